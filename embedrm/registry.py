@@ -1,0 +1,84 @@
+"""Registries filled by folder: a new head, router, encoder or data set is one new file.
+
+A registry belongs to one sub-package. The first look-up imports every module of that sub-package (those whose names
+begin with an underscore and ``base`` are skipped), and each module registers what it defines with the decorator. There
+is no second list to edit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from embedrm.errors import unknown_name
+
+T = TypeVar("T", bound=type)
+
+
+class Registry:
+    """Named classes of one kind, discovered in one sub-package.
+
+    Parameters
+    ----------
+    kind : str
+        The noun used in messages: "head", "router", "encoder".
+    package : str
+        The sub-package whose modules register themselves, such as ``"embedrm.heads"``.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._classes: dict[str, type] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Class decorator: make the class known under ``name``; two classes under one name are a bug and raise."""
+
+        def decorate(cls: T) -> T:
+            present = self._classes.get(name)
+            if present is not None and present.__qualname__ != cls.__qualname__:
+                raise RuntimeError(f"{self.kind} {name!r} is registered twice: {present!r} and {cls!r}")
+            self._classes[name] = cls
+            cls.registered_name = name  # type: ignore[attr-defined]
+            return cls
+
+        return decorate
+
+    def discover(self) -> None:
+        """Import every public module of the sub-package once."""
+        if self._discovered:
+            return
+        self._discovered = True
+        package = importlib.import_module(self.package)
+        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+            if not module.startswith("_") and module != "base":
+                importlib.import_module(f"{self.package}.{module}")
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self.discover()
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type:
+        """Return the class registered as ``name``; an unknown name raises InvalidInputError with the nearest one."""
+        self.discover()
+        try:
+            return self._classes[name]
+        except KeyError:
+            raise unknown_name(self.kind, name, self.names()) from None
+
+    def name_of(self, cls: type) -> str | None:
+        """Return the name under which exactly this class is registered, or None."""
+        self.discover()
+        return next((name for name, known in self._classes.items() if known is cls), None)
+
+    def __contains__(self, name: object) -> bool:
+        self.discover()
+        return name in self._classes
+
+    def __iter__(self) -> Iterator[tuple[str, type]]:
+        self.discover()
+        return iter(sorted(self._classes.items()))
