@@ -1,0 +1,66 @@
+"""Embedding-based reward modelling on a CPU: encode once, then train heads, routers and mixtures in seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> module. Nothing below is imported until it is asked for.
+_PUBLIC = {
+    "EmbeddedPreferences": "embedrm.preferences",
+    "EmbeddedResponses": "embedrm.preferences",
+    "EmbeddingStore": "embedrm.store",
+    "Featurizer": "embedrm.featurizers",
+    "HashingEncoder": "embedrm.encoders.hashing",
+    "LengthHead": "embedrm.heads.length",
+    "LinearHead": "embedrm.heads.linear",
+    "LogisticRouter": "embedrm.routers.logistic",
+    "PreferenceDataset": "embedrm.datasets",
+    "RandomHead": "embedrm.heads.random",
+    "Report": "embedrm.reporting",
+    "RewardModel": "embedrm.reward_model",
+    "RewardPipeline": "embedrm.pipeline",
+    "RoutedRewardModel": "embedrm.composites.routed",
+    "SentenceEncoder": "embedrm.encoders.sentence",
+    "compare": "embedrm.evaluation",
+    "encode": "embedrm.encoding",
+    "evaluate": "embedrm.evaluation",
+    "load_bundled": "embedrm.datasets.bundled",
+    "load_encoder": "embedrm.encoders",
+    "read_preferences": "embedrm.datasets",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+if TYPE_CHECKING:
+    from embedrm.composites.routed import RoutedRewardModel
+    from embedrm.datasets import PreferenceDataset, read_preferences
+    from embedrm.datasets.bundled import load_bundled
+    from embedrm.encoders import load_encoder
+    from embedrm.encoders.hashing import HashingEncoder
+    from embedrm.encoders.sentence import SentenceEncoder
+    from embedrm.encoding import encode
+    from embedrm.evaluation import compare, evaluate
+    from embedrm.featurizers import Featurizer
+    from embedrm.heads.length import LengthHead
+    from embedrm.heads.linear import LinearHead
+    from embedrm.heads.random import RandomHead
+    from embedrm.pipeline import RewardPipeline
+    from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
+    from embedrm.reporting import Report
+    from embedrm.reward_model import RewardModel
+    from embedrm.routers.logistic import LogisticRouter
+    from embedrm.store import EmbeddingStore
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        from importlib import import_module
+
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'embedrm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,152 @@
+r"""Apply a weight vector to features, and its adjoint, without ever holding the feature matrix.
+
+For a linear head the interaction terms need no product features:
+:math:`r \cdot w_1 + (p \circ r) \cdot w_2 = r \cdot (w_1 + p \circ w_2)`: one effective weight vector for each prompt.
+Rows stream through blocks that stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedrm.featurizers.terms import Featurizer
+from embedrm.preferences import EmbeddedResponses, Rows
+
+Vector = NDArray[np.float64]
+
+BLOCK_ROWS = 1024
+# A gathered copy of the active rows up to this size is kept for the whole fit; beyond it, rows are gathered per pass.
+GATHER_LIMIT_BYTES = 256 * 2**20
+
+
+class LinearMap:
+    """The map from weights to rewards, ``theta -> Phi theta``, for the rows of one fit or one prediction.
+
+    Parameters
+    ----------
+    featurizer : Featurizer
+        Fitted.
+    responses : EmbeddedResponses
+    rows : ndarray of int, optional
+        The responses wanted; all where absent.
+
+    Notes
+    -----
+    Arithmetic is in float64 where a view is float64 and in float32 otherwise; rewards and gradients are float64.
+    """
+
+    def __init__(self, featurizer: Featurizer, responses: EmbeddedResponses, rows: Rows | None = None) -> None:
+        featurizer.check(responses, "the linear map")
+        self.featurizer = featurizer
+        self.dim = featurizer.dim_
+        views = {v: responses.view(v) for v in (*featurizer.response_views_, *featurizer.prompt_views_)}
+        self.dtype: Any = np.float64 if any(m.dtype == np.float64 for m in views.values()) else np.float32
+        self._views = views
+        everything = rows is None or len(rows) == responses.n_responses and np.array_equal(rows, np.arange(len(rows)))
+        self._rows = None if everything else rows
+        self.n = responses.n_responses if self._rows is None else len(self._rows)
+        self._prompt_rows = responses.prompt_of if self._rows is None else responses.prompt_of[self._rows]
+        if self._rows is not None:
+            size = sum(self.n * views[v].shape[1] * views[v].dtype.itemsize for v in featurizer.response_views_)
+            if size <= GATHER_LIMIT_BYTES:
+                for v in featurizer.response_views_:
+                    self._views[v] = views[v][self._rows]
+                self._rows = None
+        self._scaled = featurizer.scale != "none"
+        self._plain = featurizer.terms_ == ("r",) and not self._scaled
+        self._blocks = featurizer.feature_blocks()
+
+    def _block(self, view: str, rows: slice | Rows) -> NDArray[Any]:
+        block = self._views[view][rows]
+        if self._scaled:
+            f = self.featurizer
+            return (block - f.centre_[view].astype(self.dtype)) / f.spread_[view].astype(self.dtype)
+        return block.astype(self.dtype, copy=False)
+
+    def _response_rows(self, start: int) -> slice | Rows:
+        stop = min(start + BLOCK_ROWS, self.n)
+        return slice(start, stop) if self._rows is None else self._rows[start:stop]
+
+    def forward(self, theta: Vector) -> Vector:
+        """Rewards ``Phi @ theta``; shape (n,), float64."""
+        if self._plain and len(self._blocks) == 1 and self._rows is None:
+            matrix = self._views[self._blocks[0][2]]
+            if matrix.dtype == self.dtype:
+                return (matrix @ theta.astype(self.dtype)).astype(np.float64)
+        weights = theta.astype(self.dtype)
+        out = np.empty(self.n)
+        for start in range(0, self.n, BLOCK_ROWS):
+            rows = self._response_rows(start)
+            z_p = self._prompt_blocks(start)
+            total: Any = 0.0
+            for view in self.featurizer.response_views_:
+                z_r = self._block(view, rows)
+                effective: Any = None
+                for term, p, r, columns in self._blocks:
+                    if r != view:
+                        continue
+                    w = weights[columns]
+                    if term == "abs(p-r)":
+                        total = total + np.abs(z_p[p] - z_r) @ w
+                    else:
+                        part = w if p is None else z_p[p] * w
+                        effective = part if effective is None else effective + part
+                if effective is not None:
+                    dot = z_r @ effective if effective.ndim == 1 else np.einsum("ij,ij->i", z_r, effective)
+                    total = total + dot
+            out[start : start + BLOCK_ROWS] = total
+        return out
+
+    def adjoint(self, g: Vector) -> Vector:
+        """Gradient ``Phi.T @ g``; shape (dim,), float64."""
+        if self._plain and len(self._blocks) == 1 and self._rows is None:
+            matrix = self._views[self._blocks[0][2]]
+            if matrix.dtype == self.dtype:
+                return (g.astype(self.dtype) @ matrix).astype(np.float64)
+        out = np.zeros(self.dim)
+        g = g.astype(self.dtype)
+        for start in range(0, self.n, BLOCK_ROWS):
+            rows = self._response_rows(start)
+            z_p = self._prompt_blocks(start)
+            slope = g[start : start + BLOCK_ROWS]
+            for view in self.featurizer.response_views_:
+                z_r = self._block(view, rows)
+                weighted: Any = None
+                for term, p, r, columns in self._blocks:
+                    if r != view:
+                        continue
+                    if term == "r":
+                        out[columns] += slope @ z_r
+                    elif term == "abs(p-r)":
+                        out[columns] += slope @ np.abs(z_p[p] - z_r)
+                    else:
+                        weighted = slope[:, None] * z_r if weighted is None else weighted
+                        out[columns] += np.einsum("ij,ij->j", weighted, z_p[p])
+        return out
+
+    def _prompt_blocks(self, start: int) -> dict[str | None, NDArray[Any]]:
+        rows = self._prompt_rows[start : start + BLOCK_ROWS]
+        return {p: self._block(p, rows) for p in self.featurizer.prompt_views_}
+
+    def differences(self, pairs: Rows) -> NDArray[Any]:
+        """Features of the chosen minus features of the rejected response, materialised; shape (len(pairs), dim)."""
+        chosen, rejected = (self._features(pairs[:, side]) for side in (0, 1))
+        chosen -= rejected
+        return chosen
+
+    def _features(self, local: Rows) -> NDArray[Any]:
+        rows = local if self._rows is None else self._rows[local]
+        z_r = {v: self._block(v, rows) for v in self.featurizer.response_views_}
+        z_p = {v: self._block(v, self._prompt_rows[local]) for v in self.featurizer.prompt_views_}
+        out = np.empty((len(local), self.dim), dtype=self.dtype)
+        for term, p, r, columns in self._blocks:
+            if p is None:
+                out[:, columns] = z_r[r]
+            elif term == "p*r":
+                np.multiply(z_p[p], z_r[r], out=out[:, columns])
+            else:
+                out[:, columns] = np.abs(z_p[p] - z_r[r])
+        return out

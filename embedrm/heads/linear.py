@@ -1,0 +1,247 @@
+"""Linear Bradley–Terry head on the comparison graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.featurizers import Featurizer
+from embedrm.featurizers.linear_map import LinearMap
+from embedrm.heads import HEADS
+from embedrm.numerics.bradley_terry import log_loss, log_loss_slope, smooth_outcome
+from embedrm.numerics.folds import group_folds
+from embedrm.numerics.graph import gather_margins, scatter_to_responses
+from embedrm.numerics.solver import metric_transform, minimise
+from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
+from embedrm.reward_model import RewardModel, check_finite, check_preferences
+
+OBJECTIVES = ("bradley-terry", "bt-margin")
+L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Pairs sampled for the metric of the solver, per feature; it shapes the path to the optimum, not the optimum.
+_METRIC_PAIRS_PER_FEATURE = 4
+_METRIC_MAX_PAIRS = 16_384
+
+
+@HEADS.register("linear")
+class LinearHead(RewardModel):
+    r"""Linear reward :math:`r = \phi \cdot w`, fitted by penalised maximum likelihood on unique responses.
+
+    .. math::
+        \min_w \; \frac{1}{\sum_i a_i} \sum_i a_i \left[ \ell_{q_i}(m_i - \mu_i)
+        + c \, (r_{chosen,i} + r_{rejected,i})^2 \right] + \tfrac{1}{2} \lambda \lVert w \rVert^2
+
+    with margins :math:`m_i = r_{chosen,i} - r_{rejected,i}`, weights :math:`a_i`, the soft Bradley–Terry loss
+    :math:`\ell_q` of :mod:`embedrm.numerics.bradley_terry`, outcome :math:`q_i` (after label smoothing), target margin
+    :math:`\mu_i`, centring c and :math:`\lambda` = ``l2``. The optimum equals scikit-learn's
+    ``LogisticRegression(C=1/(l2*n), fit_intercept=False)`` on randomly sign-flipped differences; the cost grows with
+    the responses, not with the pairs.
+
+    Parameters
+    ----------
+    featurizer : Featurizer, optional
+        Which terms over which views; all response views as they are, side by side, where absent.
+    l2 : float or "cv"
+        Multiplies half the squared norm against the mean loss. ``"cv"`` picks from ``l2_grid`` by the mean held-out log
+        loss of ``cv`` folds of whole prompt groups of the training pairs.
+    l2_grid : sequence of float
+        Candidates of ``l2="cv"``.
+    cv : int
+        Folds of ``l2="cv"``.
+    objective : {"bradley-terry", "bt-margin"}
+        ``"bt-margin"`` subtracts the pairs' ``margin`` (0 where absent) times ``margin_scale`` inside the loss.
+    margin_scale : float
+        Logits per unit of margin, for ``"bt-margin"``.
+    label_smoothing : float in [0, 0.5)
+        See :func:`embedrm.numerics.bradley_terry.smooth_outcome`.
+    centring : float
+        Strength c of the penalty on reward sums (Eisenstein et al. 2023, "Helping or herding?", 0.01 is usual); it pins
+        the free offset of the rewards near zero.
+    tol : float
+        Objective gap to reach (see :func:`embedrm.numerics.solver.minimise`).
+    max_iter : int
+        Most iterations.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_features_in_,), float64
+        Weights on the (scaled) features.
+    l2_ : float
+        The penalty used.
+    cv_results_ : list of dict
+        For ``l2="cv"``: ``l2``, held-out ``log_loss`` and ``accuracy`` of each candidate.
+    objective_ : float
+        The objective at the optimum.
+    n_features_in_ : int
+        Number of features.
+
+    References
+    ----------
+    Bradley and Terry (1952); used as a reward model by Ouyang et al. (2022), section 3.5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embedrm import EmbeddedPreferences, LinearHead
+    >>> x = np.eye(3, dtype="float32")
+    >>> prefs = EmbeddedPreferences.from_arrays(x, [[0, 1], [1, 2]])
+    >>> LinearHead(l2=0.1).fit(prefs).predict(x).argmax()
+    np.int64(0)
+    """
+
+    def __init__(
+        self,
+        featurizer: Featurizer | None = None,
+        l2: float | str = 1e-2,
+        l2_grid: Iterable[float] = L2_GRID,
+        cv: int = 5,
+        objective: str = "bradley-terry",
+        margin_scale: float = 1.0,
+        label_smoothing: float = 0.0,
+        centring: float = 0.0,
+        tol: float = 1e-9,
+        max_iter: int = 500,
+    ) -> None:
+        self.featurizer = featurizer
+        self.l2 = l2
+        self.l2_grid = l2_grid
+        self.cv = cv
+        self.objective = objective
+        self.margin_scale = margin_scale
+        self.label_smoothing = label_smoothing
+        self.centring = centring
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def fit(self, preferences: EmbeddedPreferences, y: None = None) -> LinearHead:
+        """Fit the weights; see the class for the objective. Reads only the active rows. Returns self."""
+        who = type(self).__name__
+        prefs = check_preferences(preferences, who)
+        self._check_parameters()
+        if self.l2 == "cv":
+            self.l2_, self.cv_results_ = self._choose_l2(prefs)
+        else:
+            self.l2_, self.cv_results_ = float(self.l2), []
+        self.featurizer_ = self._new_featurizer().fit(prefs)
+        problem = _Problem(self, self.featurizer_, prefs)
+        self.coef_, self.objective_ = problem.solve(self.l2_, None)
+        self.n_features_in_ = self.featurizer_.dim_
+        return self
+
+    def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
+        check_is_fitted(self, "coef_")
+        self.featurizer_.check(responses, type(self).__name__)
+        return check_finite(LinearMap(self.featurizer_, responses, rows).forward(self.coef_), type(self).__name__)
+
+    def _single_view(self) -> str | None:
+        check_is_fitted(self, "coef_")
+        views = self.featurizer_.response_views_
+        return views[0] if len(views) == 1 and not self.featurizer_.prompt_views_ else None
+
+    def _new_featurizer(self) -> Featurizer:
+        from sklearn.base import clone
+
+        return Featurizer() if self.featurizer is None else clone(self.featurizer)
+
+    def _check_parameters(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise unknown_name("objective of LinearHead", self.objective, OBJECTIVES)
+        if self.l2 != "cv" and not (isinstance(self.l2, (int, float)) and np.isfinite(self.l2) and self.l2 >= 0):
+            raise InvalidInputError(f"LinearHead needs l2 to be a number >= 0 or 'cv', got {self.l2!r}")
+        if not 0.0 <= self.label_smoothing < 0.5:
+            raise InvalidInputError(f"LinearHead needs label_smoothing in [0, 0.5), got {self.label_smoothing!r}")
+        if not self.centring >= 0.0:
+            raise InvalidInputError(f"LinearHead needs centring >= 0, got {self.centring!r}")
+
+    def _choose_l2(self, prefs: EmbeddedPreferences) -> tuple[float, list[dict[str, float]]]:
+        grid = sorted({float(v) for v in self.l2_grid}, reverse=True)
+        if not grid or grid[-1] < 0:
+            raise InvalidInputError(f"LinearHead(l2='cv') needs l2_grid of numbers >= 0, got {tuple(self.l2_grid)!r}")
+        losses, hits, total, labelled = np.zeros(len(grid)), np.zeros(len(grid)), 0.0, 0
+        for train, held_out in group_folds(prefs.groups, self.cv, "LinearHead(l2='cv')"):
+            inside, outside = prefs[train], prefs[held_out]
+            featurizer = self._new_featurizer().fit(inside)
+            problem = _Problem(self, featurizer, inside)
+            scorer = LinearMap(featurizer, outside.responses, outside.active)
+            theta = None
+            for k, l2 in enumerate(grid):
+                theta, _ = problem.solve(l2, theta, tol=max(self.tol, 1e-6))
+                margins = gather_margins(scorer.forward(theta), outside.local_pairs)
+                losses[k] += outside.weight @ log_loss(margins, outside.outcome)
+                hits[k] += float((margins[~outside.ties] > 0).sum() + 0.5 * (margins[~outside.ties] == 0).sum())
+            total += float(outside.weight.sum())
+            labelled += int((~outside.ties).sum())
+        if total <= 0:
+            raise InvalidInputError("LinearHead(l2='cv') needs pairs with positive weight, got only zeros")
+        results = [
+            {"l2": l2, "log_loss": float(loss / total), "accuracy": float(hit / max(1, labelled))}
+            for l2, loss, hit in zip(grid, losses, hits)
+        ]
+        return grid[int(np.argmin(losses))], results
+
+
+class _Problem:
+    """One training set's objective: value, gradient and solver metric."""
+
+    def __init__(self, head: LinearHead, featurizer: Featurizer, prefs: EmbeddedPreferences) -> None:
+        total = float(prefs.weight.sum())
+        if total <= 0:
+            raise InvalidInputError("LinearHead needs pairs with positive weight, got only zeros")
+        self.head = head
+        self.map = LinearMap(featurizer, prefs.responses, prefs.active)
+        self.pairs = prefs.local_pairs
+        self.weight = prefs.weight / total
+        self.outcome = smooth_outcome(prefs.outcome, head.label_smoothing)
+        self.target = np.zeros(len(prefs))
+        if head.objective == "bt-margin":
+            self.target = head.margin_scale * np.nan_to_num(prefs.margin, nan=0.0)
+        self._moment: NDArray[Any] | None = None
+
+    def value_and_gradient(self, theta: NDArray[np.float64], l2: float) -> tuple[float, NDArray[np.float64]]:
+        rewards = self.map.forward(theta)
+        margins = gather_margins(rewards, self.pairs) - self.target
+        value = self.weight @ log_loss(margins, self.outcome)
+        to_rows = scatter_to_responses(self.weight * log_loss_slope(margins, self.outcome), self.pairs, self.map.n)
+        if self.head.centring:
+            sums = rewards[self.pairs[:, 0]] + rewards[self.pairs[:, 1]]
+            value += self.head.centring * (self.weight @ sums**2)
+            slope = 2.0 * self.head.centring * self.weight * sums
+            to_rows += scatter_to_responses(slope, self.pairs, self.map.n, sign=1.0)
+        gradient = self.map.adjoint(to_rows) + l2 * theta
+        return float(value + 0.5 * l2 * (theta @ theta)), gradient
+
+    def solve(
+        self, l2: float, start: NDArray[np.float64] | None, tol: float | None = None
+    ) -> tuple[NDArray[np.float64], float]:
+        theta = np.zeros(self.map.dim) if start is None else start
+        solution = minimise(
+            lambda w: self.value_and_gradient(w, l2),
+            theta,
+            self._metric(l2),
+            tol=self.head.tol if tol is None else tol,
+            max_iter=self.head.max_iter,
+            who="LinearHead",
+        )
+        check_finite(solution.x, "LinearHead.fit")
+        return solution.x, solution.value
+
+    def _metric(self, l2: float) -> NDArray[np.float64]:
+        """Solver coordinates from an estimate of the Hessian at zero over evenly strided pairs."""
+        if self._moment is None:
+            wanted = min(_METRIC_MAX_PAIRS, max(2048, _METRIC_PAIRS_PER_FEATURE * self.map.dim))
+            sample = np.unique(np.linspace(0, len(self.pairs) - 1, min(wanted, len(self.pairs))).astype(np.intp))
+            moment = np.zeros((self.map.dim, self.map.dim), dtype=self.map.dtype)
+            for block in np.array_split(sample, max(1, len(sample) // 2048)):
+                d = self.map.differences(self.pairs[block])
+                moment += d.T @ d
+            check_finite(np.diag(moment).astype(np.float64), "LinearHead.fit")
+            self._moment = moment * (0.25 / len(sample))
+        h = self._moment.astype(np.float64)
+        # The sample may miss directions that the data has; a floor keeps the factor defined and the metric mild there.
+        floor = 1e-3 * max(float(np.trace(h)) / len(h), 1e-12)
+        h[np.diag_indices_from(h)] += l2 + floor
+        return metric_transform(h)

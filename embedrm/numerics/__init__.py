@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: losses with gradients, the tie rule, calibration, resampling, solvers."""

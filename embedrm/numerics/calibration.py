@@ -1,0 +1,61 @@
+"""Put margins and class scores on a probability scale with one number each."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from embedrm.numerics.bradley_terry import log_loss
+
+Vector = NDArray[np.float64]
+
+# A temperature outside these bounds means the scores carry no signal or separate the data; both are reported as bounds.
+LOG_SCALE_BOUNDS = (-7.0, 7.0)
+
+
+def fit_margin_scale(margins: Vector, outcome: Vector | float = 1.0, weight: Vector | None = None) -> float:
+    r"""Scale a > 0 that minimises the weighted mean of :math:`-\log\sigma(a\,m)` (1/a is the temperature).
+
+    Parameters
+    ----------
+    margins : ndarray of shape (n_pairs,)
+        Held-out or out-of-fold margins; in-sample margins give an overconfident scale.
+    outcome : ndarray of shape (n_pairs,) or float
+        Vote share of the chosen response.
+    weight : ndarray of shape (n_pairs,), optional
+        Pair weights.
+
+    Returns
+    -------
+    float
+        The scale, within exp(-7) and exp(7). Anti-correlated margins end at the lower bound: they are all but ignored.
+
+    References
+    ----------
+    Guo et al. (2017), "On calibration of modern neural networks", section 4.2, for a single score.
+    """
+
+    def objective(log_scale: float) -> float:
+        return float(np.average(log_loss(np.exp(log_scale) * margins, outcome), weights=weight))
+
+    return float(np.exp(minimize_scalar(objective, bounds=LOG_SCALE_BOUNDS, method="bounded").x))
+
+
+def fit_softmax_temperature(scores: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
+    """Temperature T > 0 that minimises the cross-entropy of ``softmax(scores / T)`` on held-out rows.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, n_classes)
+        Unnormalised log-probabilities.
+    labels : ndarray of shape (n,)
+        Index of the true class.
+    """
+    rows = np.arange(len(labels))
+
+    def objective(log_scale: float) -> float:
+        return -float(log_softmax(np.exp(log_scale) * scores, axis=1)[rows, labels].mean())
+
+    return float(np.exp(-minimize_scalar(objective, bounds=LOG_SCALE_BOUNDS, method="bounded").x))
