@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedrm.errors import InvalidInputError
+from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.numerics.ties import is_tie
 from embedrm.views import parse_view
 
@@ -30,7 +30,9 @@ def _float_matrix(name: str, value: ArrayLike, n_rows: int | None) -> Matrix:
             f"view {name!r} must hold float32, float64 or float16, got {matrix.dtype}; convert it, e.g. x.astype('float32')"
         )
     if n_rows is not None and len(matrix) != n_rows:
-        raise InvalidInputError(f"view {name!r} must have {n_rows} rows, got {len(matrix)}; every row is one text, in order")
+        raise InvalidInputError(
+            f"view {name!r} must have {n_rows} rows, got {len(matrix)}; every row is one text, in order"
+        )
     return matrix
 
 
@@ -82,6 +84,8 @@ class EmbeddedResponses:
         Facts of the text (characters, words, tokens, ...), computed where the text was.
     split : array-like of shape (n_prompts,), str, optional
         "train", "validation", "test" or "".
+    info : mapping, optional
+        Plain facts of where the vectors come from (data and encoder fingerprints, truncation), copied into reports.
 
     Raises
     ------
@@ -99,6 +103,7 @@ class EmbeddedResponses:
         gold: ArrayLike | None = None,
         covariates: Mapping[str, ArrayLike] | None = None,
         split: ArrayLike | None = None,
+        info: Mapping[str, Any] | None = None,
     ) -> None:
         n_responses = len(np.asarray(prompt_of))
         n_prompts = next((len(m) for v, m in views.items() if v.startswith("prompt:")), None)
@@ -123,6 +128,7 @@ class EmbeddedResponses:
             name: _column(f"covariate {name!r}", column, n_responses, "response")
             for name, column in (covariates or {}).items()
         }
+        self.info: dict[str, Any] = dict(info or {})
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -132,8 +138,6 @@ class EmbeddedResponses:
     def view(self, name: str) -> Matrix:
         """Return the matrix of one view, or raise with the nearest name."""
         if name not in self.views:
-            from embedrm.errors import unknown_name
-
             raise unknown_name("view", name, self.views)
         return self.views[name]
 
@@ -149,13 +153,16 @@ class EmbeddedResponses:
             gold=self.gold[rows],
             covariates={k: c[rows] for k, c in self.covariates.items()},
             split=self.split[prompts],
+            info=self.info,
         )
 
     def __len__(self) -> int:
         return self.n_responses
 
     def __repr__(self) -> str:
-        return f"EmbeddedResponses({self.n_responses} responses, {self.n_prompts} prompts, views: {', '.join(self.views)})"
+        return (
+            f"EmbeddedResponses({self.n_responses} responses, {self.n_prompts} prompts, views: {', '.join(self.views)})"
+        )
 
 
 class EmbeddedPreferences:
@@ -270,10 +277,14 @@ class EmbeddedPreferences:
             views |= dict(prompt) if isinstance(prompt, Mapping) else {"prompt:final": np.asarray(prompt)}
         gold = None if rewards is None else np.asarray(rewards, dtype=np.float64).reshape(-1)
         if gold is not None and len(gold) != n_responses:
-            raise InvalidInputError(f"rewards must hold one number for each of {n_responses} responses, got {len(gold)}")
+            raise InvalidInputError(
+                f"rewards must hold one number for each of {n_responses} responses, got {len(gold)}"
+            )
         if prompt_of is None:
             if pairs is None:
-                raise InvalidInputError("give pairs, or prompt_of with rewards; otherwise nothing says what is compared")
+                raise InvalidInputError(
+                    "give pairs, or prompt_of with rewards; otherwise nothing says what is compared"
+                )
             prompt_of = _connected(np.asarray(pairs), n_responses)
         if pairs is None:
             if gold is None:
@@ -385,19 +396,23 @@ class EmbeddedPreferences:
         """Return the pairs whose prompt is in one split; an absent split is an error that names those present."""
         splits = self.responses.split[self.prompt_rows]
         if split not in splits:
-            from embedrm.errors import unknown_name
-
             raise unknown_name("split", split, sorted(set(splits.tolist()) - {""}))
         return self[splits == split]
 
     def swapped(self) -> EmbeddedPreferences:
         """Return the same comparisons with chosen and rejected exchanged: every label wrong. For tests of models."""
-        return EmbeddedPreferences(self.responses, self.pairs[:, ::-1], weight=self.weight, margin=self.margin, outcome=self.outcome)
+        return EmbeddedPreferences(
+            self.responses, self.pairs[:, ::-1], weight=self.weight, margin=self.margin, outcome=self.outcome
+        )
 
     def compact(self) -> EmbeddedPreferences:
         """Copy the active responses and their prompts into matrices of their own."""
         return EmbeddedPreferences(
-            self.responses.take(self.active), self.local_pairs, weight=self.weight, margin=self.margin, outcome=self.outcome
+            self.responses.take(self.active),
+            self.local_pairs,
+            weight=self.weight,
+            margin=self.margin,
+            outcome=self.outcome,
         )
 
     def __repr__(self) -> str:
@@ -442,5 +457,7 @@ def _connected(pairs: NDArray[Any], n_responses: int) -> Rows:
     pairs = _index_array("pairs", pairs, "(n_pairs, 2)", n_responses, "responses")
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise InvalidInputError(f"pairs must have shape (n_pairs, 2), chosen first, got shape {pairs.shape}")
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n_responses, n_responses))
+    graph = coo_array(
+        (np.ones(len(pairs), dtype=np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n_responses, n_responses)
+    )
     return connected_components(graph, directed=False)[1].astype(np.intp)

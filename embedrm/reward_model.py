@@ -76,6 +76,10 @@ class RewardModel(BaseEstimator):
             raise InvalidInputError(f"{type(self).__name__}.score needs at least one pair that is not a tie, got none")
         return float(pair_credit(self.margins(labelled)).mean())
 
+    def required_views(self) -> tuple[str, ...]:
+        """Names of the views a fitted model reads, sorted: what must be encoded before it can predict."""
+        return ()
+
     def _as_responses(self, matrix: NDArray[Any]) -> EmbeddedResponses:
         view = self._single_view()
         if view is None:

@@ -7,11 +7,11 @@ layer a number (mean-pooled states after that transformer block) or ``final`` (t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Union
+from typing import Literal, TypeAlias
 
 from embedrm.errors import InvalidInputError, unknown_name
 
-Layer = Union[int, Literal["final"]]
+Layer: TypeAlias = "int | Literal['final']"
 Side = Literal["response", "prompt", "joint"]
 SIDES: tuple[Side, ...] = ("response", "prompt", "joint")
 
@@ -23,7 +23,7 @@ def view_name(side: Side, layer: Layer) -> str:
 
 def parse_layers(layers: str | int | Iterable[str | int]) -> tuple[Layer, ...]:
     """Read layers from ``"3,6"``, ``6``, ``"final"`` or a sequence of them; order kept, repeats refused."""
-    parts = [p for p in layers.split(",")] if isinstance(layers, str) else [layers] if isinstance(layers, int) else layers
+    parts = list(layers.split(",")) if isinstance(layers, str) else [layers] if isinstance(layers, int) else layers
     out: list[Layer] = []
     for part in parts:
         text = str(part).strip()
@@ -32,7 +32,9 @@ def parse_layers(layers: str | int | Iterable[str | int]) -> tuple[Layer, ...]:
         elif text.isdigit():
             layer = int(text)
         else:
-            raise InvalidInputError(f"expected a layer number or 'final', got {part!r}; write for example '3,6' or 'final'")
+            raise InvalidInputError(
+                f"expected a layer number or 'final', got {part!r}; write for example '3,6' or 'final'"
+            )
         if layer in out:
             raise InvalidInputError(f"layer {layer!r} is named twice in {layers!r}; name each layer once")
         out.append(layer)
@@ -48,10 +50,12 @@ def parse_view(view: str) -> tuple[Side, Layer]:
         raise InvalidInputError(
             f"expected a view such as 'response:3', 'prompt:final' or 'joint:6', got {view!r}; sides are {', '.join(SIDES)}"
         )
-    return side, parse_layers(layer)[0]  # type: ignore[return-value]
+    return side, parse_layers(layer)[0]
 
 
-def select_views(wanted: str | Iterable[str] | None, available: Iterable[str], default_side: Side, who: str) -> tuple[str, ...]:
+def select_views(
+    wanted: str | Iterable[str] | None, available: Iterable[str], default_side: Side, who: str
+) -> tuple[str, ...]:
     """Resolve a user's choice of views against those present.
 
     Parameters

@@ -119,7 +119,7 @@ class RoutedRewardModel(RewardModel):
         frozen = clone(expert)
         if getattr(expert, "l2", None) == "cv":
             # the penalty was chosen on this domain's training folds already; choosing it again inside each would only cost
-            frozen.set_params(l2=expert.l2_)  # type: ignore[attr-defined]
+            frozen.set_params(l2=expert.l2_)
         margins = np.zeros(len(own))
         for train, held_out in group_folds(own.groups, self.cv, "RoutedRewardModel"):
             margins[held_out] = clone(frozen).fit(own[train]).margins(own[held_out])
@@ -163,6 +163,11 @@ class RoutedRewardModel(RewardModel):
         check_is_fitted(self, "experts_")
         rewards = np.stack([e._rewards(responses, rows) for e in self.experts_], axis=1)
         return (rewards - self.offset_) * self.scale_
+
+    def required_views(self) -> tuple[str, ...]:
+        """The experts' views and the router's."""
+        check_is_fitted(self, "experts_")
+        return tuple(sorted({self.router_view_}.union(*(e.required_views() for e in self.experts_))))
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "experts_")

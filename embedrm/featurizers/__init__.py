@@ -1,5 +1,9 @@
-"""From views to features: which terms over which matrices, and how they are scaled."""
+"""From views to features: which terms over which matrices, and how they are scaled. One featurizer, one file."""
 
-from embedrm.featurizers.terms import Featurizer
+from embedrm.registry import Registry
 
-__all__ = ["Featurizer"]
+FEATURIZERS: Registry = Registry("featurizer", "embedrm.featurizers")
+
+from embedrm.featurizers.terms import Featurizer  # noqa: E402  (the registry must exist before a class registers)
+
+__all__ = ["FEATURIZERS", "Featurizer"]

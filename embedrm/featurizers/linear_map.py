@@ -45,7 +45,7 @@ class LinearMap:
         views = {v: responses.view(v) for v in (*featurizer.response_views_, *featurizer.prompt_views_)}
         self.dtype: Any = np.float64 if any(m.dtype == np.float64 for m in views.values()) else np.float32
         self._views = views
-        everything = rows is None or len(rows) == responses.n_responses and np.array_equal(rows, np.arange(len(rows)))
+        everything = rows is None or (len(rows) == responses.n_responses and np.array_equal(rows, np.arange(len(rows))))
         self._rows = None if everything else rows
         self.n = responses.n_responses if self._rows is None else len(self._rows)
         self._prompt_rows = responses.prompt_of if self._rows is None else responses.prompt_of[self._rows]

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.featurizers import FEATURIZERS
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.views import select_views
 
@@ -24,6 +25,7 @@ SCALES = ("none", "rms", "standard")
 _PROMPT_ONLY = {"p", "p*p", "abs(p)", "1"}
 
 
+@FEATURIZERS.register("terms")
 class Featurizer(BaseEstimator):
     """Terms over named views.
 
@@ -65,7 +67,9 @@ class Featurizer(BaseEstimator):
 
     def fit(self, preferences: EmbeddedPreferences) -> Featurizer:
         """Choose the views and learn their scale from the active rows."""
-        terms = tuple(self.terms) if not isinstance(self.terms, str) else tuple(t.strip() for t in self.terms.split(","))
+        terms = (
+            tuple(self.terms) if not isinstance(self.terms, str) else tuple(t.strip() for t in self.terms.split(","))
+        )
         for term in terms:
             if term in _PROMPT_ONLY:
                 raise InvalidInputError(

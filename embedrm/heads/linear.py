@@ -137,6 +137,11 @@ class LinearHead(RewardModel):
         self.featurizer_.check(responses, type(self).__name__)
         return check_finite(LinearMap(self.featurizer_, responses, rows).forward(self.coef_), type(self).__name__)
 
+    def required_views(self) -> tuple[str, ...]:
+        """The featurizer's views."""
+        check_is_fitted(self, "coef_")
+        return tuple(sorted({*self.featurizer_.response_views_, *self.featurizer_.prompt_views_}))
+
     def _single_view(self) -> str | None:
         check_is_fitted(self, "coef_")
         views = self.featurizer_.response_views_

@@ -45,6 +45,11 @@ class RandomHead(RewardModel):
         digests = (blake2b(np.ascontiguousarray(matrix[i]).data, digest_size=8, key=key).digest() for i in take)
         return np.array([int.from_bytes(d, "little") for d in digests], dtype=np.float64) / 2.0**64
 
+    def required_views(self) -> tuple[str, ...]:
+        """The view that is hashed."""
+        check_is_fitted(self, "view_")
+        return (self.view_,)
+
     def _single_view(self) -> str | None:
         check_is_fitted(self, "view_")
         return self.view_

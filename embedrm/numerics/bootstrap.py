@@ -46,7 +46,7 @@ class Clustered:
         sums = np.stack(
             [np.bincount(flat, weights=v[:, j], minlength=shape[0] * shape[1]) for j in range(v.shape[1])], axis=-1
         ).reshape(*shape, v.shape[1])
-        return cls(sums, counts, names)
+        return cls(sums.astype(np.float64), counts, names)
 
     @property
     def n_clusters(self) -> int:

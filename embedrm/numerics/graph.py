@@ -19,6 +19,6 @@ def scatter_to_responses(
     ``sign=-1`` is the adjoint of :func:`gather_margins`; ``sign=+1`` that of ``rewards[chosen] + rewards[rejected]``.
     Returns shape (n_responses,), float64.
     """
-    total = np.bincount(pairs[:, 0], weights=slope, minlength=n_responses)
+    total: NDArray[np.float64] = np.bincount(pairs[:, 0], weights=slope, minlength=n_responses).astype(np.float64)
     total += sign * np.bincount(pairs[:, 1], weights=slope, minlength=n_responses)
     return total

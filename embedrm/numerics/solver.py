@@ -80,7 +80,13 @@ def minimise(
         return value, gradient if transform is None else gradient @ transform
 
     dim = max(1, start.size)
-    u0 = start.copy() if transform is None else np.linalg.solve(transform, start) if start.any() else np.zeros_like(start)
+    u0 = (
+        start.copy()
+        if transform is None
+        else np.linalg.solve(transform, start)
+        if start.any()
+        else np.zeros_like(start)
+    )
     gradient_tol = float(np.sqrt(2.0 * tol / dim))
     options = {"maxiter": max_iter, "maxfun": 4 * max_iter, "maxcor": 20, "ftol": 0.0, "gtol": gradient_tol}
     result = minimize(wrapped, u0, jac=True, method="L-BFGS-B", options=options)

@@ -29,7 +29,9 @@ def pair_credit(margins: ArrayLike) -> NDArray[np.float64]:
     m = np.asarray(margins, dtype=np.float64)
     n_bad = int(np.isnan(m).sum())
     if n_bad:
-        raise InvalidInputError(f"expected finite margins, got NaN in {n_bad} of {m.size} pairs; score those pairs first")
+        raise InvalidInputError(
+            f"expected finite margins, got NaN in {n_bad} of {m.size} pairs; score those pairs first"
+        )
     return 0.5 * (np.sign(m) + 1.0)
 
 
