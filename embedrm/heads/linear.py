@@ -13,9 +13,10 @@ from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
 from embedrm.heads import HEADS
-from embedrm.numerics.bradley_terry import log_loss, log_loss_slope, smooth_outcome
+from embedrm.numerics.bradley_terry import log_loss, smooth_outcome
 from embedrm.numerics.folds import group_folds
-from embedrm.numerics.graph import gather_margins, scatter_to_responses
+from embedrm.numerics.graph import gather_margins
+from embedrm.numerics.pair_loss import PairLoss
 from embedrm.numerics.solver import metric_transform, minimise
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_finite, check_preferences
@@ -24,6 +25,7 @@ OBJECTIVES = ("bradley-terry", "bt-margin")
 L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 # Pairs sampled for the metric of the solver, per feature; it shapes the path to the optimum, not the optimum.
 _METRIC_PAIRS_PER_FEATURE = 4
+_METRIC_MIN_PAIRS = 2_048
 _METRIC_MAX_PAIRS = 16_384
 
 
@@ -190,63 +192,57 @@ class LinearHead(RewardModel):
 
 
 class _Problem:
-    """One training set's objective: value, gradient and solver metric."""
+    """One training set's objective and the coordinates in which it is solved."""
 
     def __init__(self, head: LinearHead, featurizer: Featurizer, prefs: EmbeddedPreferences) -> None:
-        total = float(prefs.weight.sum())
-        if total <= 0:
+        if prefs.weight.sum() <= 0:
             raise InvalidInputError("LinearHead needs pairs with positive weight, got only zeros")
         self.head = head
         self.map = LinearMap(featurizer, prefs.responses, prefs.active)
-        self.pairs = prefs.local_pairs
-        self.weight = prefs.weight / total
-        self.outcome = smooth_outcome(prefs.outcome, head.label_smoothing)
-        self.target = np.zeros(len(prefs))
+        target = np.zeros(len(prefs))
         if head.objective == "bt-margin":
-            self.target = head.margin_scale * np.nan_to_num(prefs.margin, nan=0.0)
+            target = head.margin_scale * np.nan_to_num(prefs.margin, nan=0.0)
+        outcome = smooth_outcome(prefs.outcome, head.label_smoothing)
+        self.loss = PairLoss(prefs.local_pairs, self.map.n, prefs.weight, outcome, target, head.centring)
         self._moment: NDArray[Any] | None = None
 
     def value_and_gradient(self, theta: NDArray[np.float64], l2: float) -> tuple[float, NDArray[np.float64]]:
-        rewards = self.map.forward(theta)
-        margins = gather_margins(rewards, self.pairs) - self.target
-        value = self.weight @ log_loss(margins, self.outcome)
-        to_rows = scatter_to_responses(self.weight * log_loss_slope(margins, self.outcome), self.pairs, self.map.n)
-        if self.head.centring:
-            sums = rewards[self.pairs[:, 0]] + rewards[self.pairs[:, 1]]
-            value += self.head.centring * (self.weight @ sums**2)
-            slope = 2.0 * self.head.centring * self.weight * sums
-            to_rows += scatter_to_responses(slope, self.pairs, self.map.n, sign=1.0)
-        gradient = self.map.adjoint(to_rows) + l2 * theta
-        return float(value + 0.5 * l2 * (theta @ theta)), gradient
+        """Return the penalised objective and its gradient; the solver takes its parts, tests take the whole."""
+        at = self.loss.evaluate(self.map.forward(theta))
+        return at.value + 0.5 * l2 * float(theta @ theta), self.map.adjoint(at.slope) + l2 * theta
 
     def solve(
         self, l2: float, start: NDArray[np.float64] | None, tol: float | None = None
     ) -> tuple[NDArray[np.float64], float]:
-        theta = np.zeros(self.map.dim) if start is None else start
         solution = minimise(
-            lambda w: self.value_and_gradient(w, l2),
-            theta,
-            self._metric(l2),
+            self.map.forward,
+            self.map.adjoint,
+            self.loss,
+            l2,
+            np.zeros(self.map.dim) if start is None else start,
+            self._transform(l2),
             tol=self.head.tol if tol is None else tol,
             max_iter=self.head.max_iter,
+            rounding=float(np.finfo(self.map.dtype).eps),
             who="LinearHead",
         )
         check_finite(solution.x, "LinearHead.fit")
         return solution.x, solution.value
 
-    def _metric(self, l2: float) -> NDArray[np.float64]:
-        """Solver coordinates from an estimate of the Hessian at zero over evenly strided pairs."""
+    def _transform(self, l2: float) -> NDArray[np.float64]:
+        """Whitening of an estimate of the Hessian at zero over evenly strided pairs."""
         if self._moment is None:
-            wanted = min(_METRIC_MAX_PAIRS, max(2048, _METRIC_PAIRS_PER_FEATURE * self.map.dim))
-            sample = np.unique(np.linspace(0, len(self.pairs) - 1, min(wanted, len(self.pairs))).astype(np.intp))
+            n_pairs = len(self.loss.pairs)
+            wanted = min(_METRIC_MAX_PAIRS, max(_METRIC_MIN_PAIRS, _METRIC_PAIRS_PER_FEATURE * self.map.dim))
+            sample = np.unique(np.linspace(0, n_pairs - 1, min(wanted, n_pairs)).astype(np.intp))
             moment = np.zeros((self.map.dim, self.map.dim), dtype=self.map.dtype)
             for block in np.array_split(sample, max(1, len(sample) // 2048)):
-                d = self.map.differences(self.pairs[block])
+                d = self.map.differences(self.loss.pairs[block])
                 moment += d.T @ d
             check_finite(np.diag(moment).astype(np.float64), "LinearHead.fit")
             self._moment = moment * (0.25 / len(sample))
         h = self._moment.astype(np.float64)
-        # The sample may miss directions that the data has; a floor keeps the factor defined and the metric mild there.
+        # The sample may miss directions that the data has; a floor keeps the metric defined, and mild, there.
         floor = 1e-3 * max(float(np.trace(h)) / len(h), 1e-12)
         h[np.diag_indices_from(h)] += l2 + floor
         return metric_transform(h)
