@@ -23,9 +23,9 @@ _PUBLIC = {
     "RewardPipeline": "embedrm.pipeline",
     "RoutedRewardModel": "embedrm.composites.routed",
     "SentenceEncoder": "embedrm.encoders.sentence",
-    "compare": "embedrm.evaluation",
+    "compare": "embedrm.reporting.evaluation",
     "encode": "embedrm.encoding",
-    "evaluate": "embedrm.evaluation",
+    "evaluate": "embedrm.reporting.evaluation",
     "load_bundled": "embedrm.datasets.bundled",
     "load_encoder": "embedrm.encoders",
     "read_preferences": "embedrm.datasets",
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from embedrm.encoders.hashing import HashingEncoder
     from embedrm.encoders.sentence import SentenceEncoder
     from embedrm.encoding import encode
-    from embedrm.evaluation import compare, evaluate
+    from embedrm.reporting.evaluation import compare, evaluate
     from embedrm.featurizers import Featurizer
     from embedrm.heads.length import LengthHead
     from embedrm.heads.linear import LinearHead

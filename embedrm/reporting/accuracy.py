@@ -1,0 +1,132 @@
+"""Tables and figures of accuracy facts: the same columns and wording wherever accuracy is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from embedrm.reporting.figures import Figure
+from embedrm.reporting.tables import Column, Table
+
+INTERVAL_NOTE = (
+    "Intervals are {confidence:.0%} percentile intervals over {n_resamples:,} bootstrap draws of whole prompt groups. "
+    "Micro is the mean over pairs, macro the mean over domains, each counting once."
+)
+
+
+def sample_sentence(facts: Mapping[str, Any]) -> str:
+    """Say what was evaluated: pairs, ties left out, prompt groups, domains."""
+    ties = f" ({facts['n_ties']:,} ties left out)" if facts["n_ties"] else ""
+    return (
+        f"{facts['n_pairs']:,} pairs{ties} of {facts['n_groups']:,} prompt groups in {len(facts['domains'])} domain(s). "
+        + INTERVAL_NOTE.format(**facts)
+    )
+
+
+def accuracy_table(
+    facts: Mapping[str, Any], name: str = "accuracy", title: str = "Pairwise accuracy", caption: str = ""
+) -> Table:
+    """Models by domains, then macro, micro and log loss; ``facts`` of :func:`embedrm.evaluation.accuracy_facts`."""
+    columns = [Column("model", "Model")]
+    columns += [Column("macro", "macro", "interval", best="max"), Column("micro", "micro", "interval", best="max")]
+    columns += [Column("log_loss", "log loss (nats)", "number", digits=3, best="min")]
+    columns += [
+        Column(f"d{i}", domain, "interval", best="max", note=f"{facts['n_by_domain'][domain]:,} pairs")
+        for i, domain in enumerate(facts["domains"])
+    ]
+    rows = [
+        {
+            "model": row["model"],
+            "macro": row["macro"],
+            "micro": row["micro"],
+            "log_loss": None if row["log_loss"] is None else row["log_loss"]["value"],
+            **{f"d{i}": row["domains"][domain] for i, domain in enumerate(facts["domains"])},
+        }
+        for row in facts["rows"]
+    ]
+    return Table(name, title, columns, rows, caption=f"{caption} {sample_sentence(facts)}".strip())
+
+
+def accuracy_figure(
+    facts: Mapping[str, Any],
+    models: Sequence[str] | None = None,
+    name: str = "accuracy-by-domain",
+    title: str = "Accuracy by domain",
+) -> Figure:
+    """Dots and whiskers: domains, macro and micro by model; ``models`` picks and orders at most a handful."""
+    rows = {row["model"]: row for row in facts["rows"]}
+    chosen = list(rows)[:6] if models is None else list(models)
+    categories = [*facts["domains"], "macro", "micro"]
+    series = []
+    for model in chosen:
+        cells = [rows[model]["domains"][d] for d in facts["domains"]] + [rows[model]["macro"], rows[model]["micro"]]
+        series.append({"label": model, **{k: [c[k2] for c in cells] for k, k2 in _ENDS}})
+    data = {
+        "categories": categories,
+        "series": series,
+        "x_label": "pairwise accuracy",
+        "y_label": "domain",
+        "reference": [{"value": 0.5, "label": "chance"}],
+    }
+    return Figure(name, title, "intervals", data, caption=sample_sentence(facts))
+
+
+_ENDS = (("values", "value"), ("low", "low"), ("high", "high"))
+
+
+def margin_table(facts: Mapping[str, Any], name: str = "margins") -> Table:
+    """Summary of each model's margins on the evaluated pairs."""
+    keys = (("mean", "mean"), ("std", "std"), ("q05", "5 %"), ("median", "median"), ("q95", "95 %"))
+    columns = [Column("model", "Model"), *(Column(k, label, "number", digits=3) for k, label in keys)]
+    rows = [{"model": row["model"], **row["margins"]} for row in facts["rows"]]
+    caption = "Reward of the chosen minus reward of the rejected response, on each model's own scale."
+    return Table(name, "Margins", columns, rows, caption=caption)
+
+
+def comparison_table(facts: Mapping[str, Any], a: str, b: str, name: str = "comparison") -> Table:
+    """Differences of two models: all pairs, macro, then each domain with Holm's correction."""
+    columns = [
+        Column("what", "Pairs of"),
+        Column("difference", f"{a} − {b}", "interval"),
+        Column("n", "pairs", "integer"),
+        Column("p", "p (clustered)", "p"),
+        Column("p_holm", "p (Holm)", "p", note="clustered p, corrected over the domains"),
+        Column("only_a", f"only {a} right", "integer"),
+        Column("only_b", f"only {b} right", "integer"),
+        Column("mcnemar", "p (McNemar)", "p", note="exact; treats pairs as independent"),
+    ]
+
+    def row(what: str, cell: Mapping[str, Any], test: Mapping[str, Any] | None, n: int | None) -> dict[str, Any]:
+        return {
+            "what": what,
+            "difference": {k: cell[k] for k in ("value", "low", "high")},
+            "n": n,
+            "p": cell["p"],
+            "p_holm": cell.get("p_holm"),
+            "only_a": None if test is None else test["only_a"],
+            "only_b": None if test is None else test["only_b"],
+            "mcnemar": None if test is None else test["p"],
+        }
+
+    rows = [row("micro", facts["micro"], facts["mcnemar"], facts["n_pairs"]), row("macro", facts["macro"], None, None)]
+    rows += [row(d, c, c["mcnemar"], c["n"]) for d, c in facts["domains"].items()]
+    caption = (
+        f"Accuracy difference on {facts['n_pairs']:,} pairs; the bootstrap draws whole prompt groups "
+        f"({facts['n_resamples']:,} draws), the same for both models."
+    )
+    return Table(name, f"{a} against {b}", columns, rows, caption=caption)
+
+
+def wrong_expert_figure(facts: Mapping[str, Any], name: str = "wrong-expert") -> Figure:
+    """Heat map of the accuracy of every expert (rows) on every domain (columns)."""
+    data = {
+        "rows": facts["experts"],
+        "columns": facts["domains"],
+        "values": facts["accuracy"],
+        "row_label": "expert of",
+        "column_label": "pairs of",
+        "value_label": "accuracy",
+        "centre": 0.5,
+        "limits": [0.0, 1.0],
+    }
+    return Figure(name, "What a wrong route costs", "heatmap", data, caption="The diagonal is oracle routing.")
