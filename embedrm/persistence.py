@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator
 
 from embedrm import __version__
 from embedrm.composites import COMPOSITES
-from embedrm.errors import InvalidInputError, ModelError
+from embedrm.errors import EmbedRMError, InvalidInputError, ModelError
 from embedrm.featurizers import FEATURIZERS
 from embedrm.heads import HEADS
 from embedrm.registry import Registry
@@ -52,6 +52,8 @@ def dump(value: Any, path: str, arrays: Arrays) -> Any:
     """Turn a value into JSON, putting arrays into ``arrays`` under names that begin with ``path``."""
     if value is None or isinstance(value, (bool, str)):
         return value
+    if isinstance(value, np.bool_):
+        return bool(value)
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):
@@ -62,8 +64,10 @@ def dump(value: Any, path: str, arrays: Arrays) -> Any:
             return {"#strings": value.astype(str).tolist()}
         if value.dtype.kind not in "biuf":
             raise InvalidInputError(f"cannot save {path}: arrays of {value.dtype} have no safe format")
-        arrays[path] = np.ascontiguousarray(value)
-        return {"#array": path}
+        # keys with dots can make two paths alike
+        name = path if path not in arrays else f"{path}#{len(arrays)}"
+        arrays[name] = np.asarray(value, order="C")
+        return {"#array": name}
     if isinstance(value, (list, tuple)):
         items = [dump(v, f"{path}.{i}", arrays) for i, v in enumerate(value)]
         return items if isinstance(value, list) else {"#tuple": items}
@@ -107,6 +111,8 @@ def restore(state: Any, arrays: Arrays) -> Any:
     cls = find_class(state["#model"], state["name"])
     model = cls(**{k: restore(v, arrays) for k, v in state["params"].items()})
     for name, value in state["fitted"].items():
+        if not name.endswith("_") or name.startswith("_"):
+            raise ModelError(f"a saved {state['name']} cannot set {name!r}; the file was not written by embedrm")
         setattr(model, name, restore(value, arrays))
     return model
 
@@ -182,5 +188,7 @@ def load_model(folder: str | Path) -> tuple[Any, dict[str, Any]]:
         raise ModelError(f"{path}: expected format {FORMAT}, got {found!r}; load it with the embedrm that saved it")
     try:
         return restore(state["model"], arrays), dict(state["extra"])
-    except (KeyError, TypeError) as error:
+    except EmbedRMError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"{path} does not describe a model this embedrm knows ({error}); save it again") from error

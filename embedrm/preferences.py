@@ -324,8 +324,14 @@ class EmbeddedPreferences:
         return self._with_pairs(index if isinstance(index, slice) else np.asarray(index))
 
     def _with_pairs(self, index: Any) -> EmbeddedPreferences:
-        if isinstance(index, np.ndarray) and index.size == 0:
-            index = index.astype(np.intp)
+        if isinstance(index, np.ndarray):
+            index = np.atleast_1d(index)
+            if index.ndim != 1:
+                raise InvalidInputError(
+                    f"preferences are indexed by a vector of pairs or a mask over them, got an index of shape {index.shape}"
+                )
+            if index.size == 0 and index.dtype != np.bool_:
+                index = index.astype(np.intp)
         out = object.__new__(EmbeddedPreferences)
         out.responses = self.responses
         out.pairs, out.weight = self.pairs[index], self.weight[index]

@@ -51,11 +51,17 @@ class Registry:
         """Import every public module of the sub-package once."""
         if self._discovered:
             return
+        # set before the imports: a module that looks something up while it is imported must not start again
         self._discovered = True
-        package = importlib.import_module(self.package)
-        for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-            if not module.startswith("_") and module != "base":
-                importlib.import_module(f"{self.package}.{module}")
+        try:
+            package = importlib.import_module(self.package)
+            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+                if not module.startswith("_") and module != "base":
+                    importlib.import_module(f"{self.package}.{module}")
+        except BaseException:
+            # a module that fails must fail at every look-up, not leave a registry that lacks it in silence
+            self._discovered = False
+            raise
 
     def names(self) -> list[str]:
         """All registered names, sorted."""

@@ -71,6 +71,7 @@ class RewardModel(BaseEstimator):
 
     def score(self, preferences: EmbeddedPreferences, y: None = None) -> float:
         """Pairwise accuracy: equal rewards count one half; pairs labelled ties are left out."""
+        preferences = check_preferences(preferences, f"{type(self).__name__}.score")
         labelled = preferences[~preferences.ties]
         if not len(labelled):
             raise InvalidInputError(f"{type(self).__name__}.score needs at least one pair that is not a tie, got none")

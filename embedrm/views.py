@@ -23,13 +23,17 @@ def view_name(side: Side, layer: Layer) -> str:
 
 def parse_layers(layers: str | int | Iterable[str | int]) -> tuple[Layer, ...]:
     """Read layers from ``"3,6"``, ``6``, ``"final"`` or a sequence of them; order kept, repeats refused."""
-    parts = list(layers.split(",")) if isinstance(layers, str) else [layers] if isinstance(layers, int) else layers
+    parts: Iterable[str | int]
+    if isinstance(layers, str):
+        parts = layers.split(",")
+    else:
+        parts = layers if isinstance(layers, Iterable) else [layers]
     out: list[Layer] = []
     for part in parts:
         text = str(part).strip()
         if text == "final":
             layer: Layer = "final"
-        elif text.isdigit():
+        elif text.isdecimal():
             layer = int(text)
         else:
             raise InvalidInputError(
@@ -46,7 +50,7 @@ def parse_layers(layers: str | int | Iterable[str | int]) -> tuple[Layer, ...]:
 def parse_view(view: str) -> tuple[Side, Layer]:
     """Split ``"prompt:6"`` into its side and layer."""
     side, colon, layer = view.partition(":")
-    if side not in SIDES or not colon:
+    if side not in SIDES or not colon or "," in layer:
         raise InvalidInputError(
             f"expected a view such as 'response:3', 'prompt:final' or 'joint:6', got {view!r}; sides are {', '.join(SIDES)}"
         )
@@ -66,7 +70,8 @@ def select_views(
     available : iterable of str
         Views that exist.
     default_side : str
-        Side of a bare layer.
+        Side of a bare layer. Where it is "prompt", only prompt views are accepted; otherwise only views with a row for
+        each response ("response" and "joint").
     who : str
         Who asks, for the error.
     """
@@ -78,10 +83,15 @@ def select_views(
                 f"{who} needs at least one {default_side} view, got none; present: {', '.join(known) or 'no view at all'}"
             )
         return names
-    parts = wanted.split(",") if isinstance(wanted, str) else list(wanted)
+    parts = wanted.split(",") if isinstance(wanted, str) else list(wanted) if isinstance(wanted, Iterable) else [wanted]
     names = tuple(v.strip() if ":" in str(v) else view_name(default_side, parse_layers(str(v))[0]) for v in parts)
     for name in names:
-        parse_view(name)
+        side, _ = parse_view(name)
+        if (side == "prompt") != (default_side == "prompt"):
+            raise InvalidInputError(
+                f"{who} expects views with a row for each {'prompt' if default_side == 'prompt' else 'response'}, got "
+                f"{name!r}; name a {default_side} view"
+            )
         if name not in known:
             raise unknown_name(f"view for {who}:", name, known)
     if len(set(names)) != len(names):

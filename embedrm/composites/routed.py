@@ -47,8 +47,9 @@ class RoutedRewardModel(RewardModel):
         what routing without knowledge costs.
     calibrate : bool
         Scale each expert by a_d fitted to its out-of-fold margins and shift it by b_d, the mean reward of its training
-        responses. Mixing experts whose scales differ lets the most overconfident one decide, so turn it off only for
-        hard routing and ranking within prompts.
+        responses; a domain with a single prompt group leaves nothing to hold out, and its a_d is 1. Mixing experts whose
+        scales differ lets the most overconfident one decide, so turn it off only for hard routing and ranking within
+        prompts.
     cv : int
         Folds, by prompt group, for the out-of-fold margins.
     random_state : int
@@ -111,6 +112,12 @@ class RoutedRewardModel(RewardModel):
         router = LogisticRouter() if self.router is None else clone(self.router)
         self.router_view_ = router.resolve_view(prefs.responses.views)
         self.router_ = router.fit(*prompt_examples(prefs, self.router_view_, "RoutedRewardModel"))
+        without = sorted(set(self.router_.classes_.tolist()) - set(self.domains_))
+        if without:
+            raise InvalidInputError(
+                f"the domain(s) {', '.join(without)} appear among the pairs only as rejected responses of cross-prompt "
+                "pairs, so they have no expert; add pairs chosen there, or drop those pairs"
+            )
         return self
 
     def _calibrated_scale(self, expert: RewardModel, own: EmbeddedPreferences) -> float:
@@ -121,7 +128,7 @@ class RoutedRewardModel(RewardModel):
             # the penalty was chosen on this domain's training folds already; choosing it again inside each would only cost
             frozen.set_params(l2=expert.l2_)
         margins = np.zeros(len(own))
-        for train, held_out in group_folds(own.groups, self.cv, "RoutedRewardModel"):
+        for train, held_out in group_folds(own.groups, self.cv, "RoutedRewardModel", own.weight):
             margins[held_out] = clone(frozen).fit(own[train]).margins(own[held_out])
         return fit_margin_scale(margins, own.outcome, own.weight if own.weight.sum() > 0 else None)
 
@@ -138,6 +145,8 @@ class RoutedRewardModel(RewardModel):
     def gates(self, responses: EmbeddedResponses, prompts: Rows | None = None) -> NDArray[np.float64]:
         """Weight of each expert for each prompt; shape (n_prompts, n_experts), rows sum to one."""
         check_is_fitted(self, "experts_")
+        if self.routing not in ROUTINGS:
+            raise unknown_name("routing", self.routing, ROUTINGS)
         prompts = np.arange(responses.n_prompts) if prompts is None else prompts
         n = len(self.domains_)
         if self.routing in ("soft", "hard"):

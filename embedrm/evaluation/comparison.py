@@ -47,6 +47,7 @@ def comparison_facts(
         raise InvalidInputError(
             f"expected two vectors of margins of shape {shape}, got {np.shape(margins_a)} and {np.shape(margins_b)}"
         )
+    margins_a, margins_b = np.asarray(margins_a, dtype=np.float64), np.asarray(margins_b, dtype=np.float64)
     labelled = ~preferences.ties
     kept = preferences[labelled]
     credit_a, credit_b = pair_credit(margins_a[labelled]), pair_credit(margins_b[labelled])

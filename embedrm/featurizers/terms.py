@@ -78,6 +78,8 @@ class Featurizer(BaseEstimator):
                 )
             if term not in TERMS:
                 raise unknown_name("term", term, TERMS)
+        if len(set(terms)) != len(terms):
+            raise InvalidInputError(f"Featurizer names a term twice: {', '.join(terms)}; name each term once")
         if not terms:
             raise InvalidInputError(f"Featurizer needs at least one term, got none; choose from {', '.join(TERMS)}")
         if self.scale not in SCALES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads import HEADS
@@ -49,5 +50,6 @@ class LengthHead(RewardModel):
         return responses.covariates[self.covariate]
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
+        check_is_fitted(self, "fitted_")
         column = self._column(responses)
         return np.array(column if rows is None else column[rows], dtype=np.float64)

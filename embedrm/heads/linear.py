@@ -18,6 +18,7 @@ from embedrm.numerics.folds import group_folds
 from embedrm.numerics.graph import gather_margins
 from embedrm.numerics.pair_loss import PairLoss
 from embedrm.numerics.solver import metric_transform, minimise
+from embedrm.numerics.ties import pair_credit
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_finite, check_preferences
 
@@ -169,7 +170,7 @@ class LinearHead(RewardModel):
         if not grid or grid[-1] < 0:
             raise InvalidInputError(f"LinearHead(l2='cv') needs l2_grid of numbers >= 0, got {tuple(self.l2_grid)!r}")
         losses, hits, total, labelled = np.zeros(len(grid)), np.zeros(len(grid)), 0.0, 0
-        for train, held_out in group_folds(prefs.groups, self.cv, "LinearHead(l2='cv')"):
+        for train, held_out in group_folds(prefs.groups, self.cv, "LinearHead(l2='cv')", prefs.weight):
             inside, outside = prefs[train], prefs[held_out]
             featurizer = self._new_featurizer().fit(inside)
             problem = _Problem(self, featurizer, inside)
@@ -179,7 +180,7 @@ class LinearHead(RewardModel):
                 theta, _ = problem.solve(l2, theta, tol=max(self.tol, 1e-6))
                 margins = gather_margins(scorer.forward(theta), outside.local_pairs)
                 losses[k] += outside.weight @ log_loss(margins, outside.outcome)
-                hits[k] += float((margins[~outside.ties] > 0).sum() + 0.5 * (margins[~outside.ties] == 0).sum())
+                hits[k] += float(pair_credit(margins[~outside.ties]).sum())
             total += float(outside.weight.sum())
             labelled += int((~outside.ties).sum())
         if total <= 0:
@@ -226,8 +227,17 @@ class _Problem:
             rounding=float(np.finfo(self.map.dtype).eps),
             who="LinearHead",
         )
-        check_finite(solution.x, "LinearHead.fit")
+        if not np.isfinite(solution.gap):
+            self._find_bad_rows()
         return solution.x, solution.value
+
+    def _find_bad_rows(self) -> None:
+        """Raise, counting the responses whose features are not finite."""
+        check_finite(self.map.forward(np.ones(self.map.dim)), "LinearHead.fit")
+        raise InvalidInputError(
+            "LinearHead.fit met an objective that is not finite though every vector is; their values are too large: scale "
+            "them, for example with Featurizer(scale='rms')"
+        )
 
     def _transform(self, l2: float) -> NDArray[np.float64]:
         """Whitening of an estimate of the Hessian at zero over evenly strided pairs."""
@@ -239,7 +249,8 @@ class _Problem:
             for block in np.array_split(sample, max(1, len(sample) // 2048)):
                 d = self.map.differences(self.loss.pairs[block])
                 moment += d.T @ d
-            check_finite(np.diag(moment).astype(np.float64), "LinearHead.fit")
+            if not np.isfinite(np.diag(moment)).all():
+                self._find_bad_rows()
             self._moment = moment * (0.25 / len(sample))
         h = self._moment.astype(np.float64)
         # The sample may miss directions that the data has; a floor keeps the metric defined, and mild, there.

@@ -11,7 +11,7 @@ from embedrm.errors import InvalidInputError
 
 
 def group_folds(
-    groups: ArrayLike, n_splits: int, who: str = "cross-validation"
+    groups: ArrayLike, n_splits: int, who: str = "cross-validation", weight: ArrayLike | None = None
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Yield (train rows, held-out rows) for at most ``n_splits`` folds with whole groups on one side.
 
@@ -26,25 +26,30 @@ def group_folds(
         Folds wanted, at least 2.
     who : str
         Who asks, for the error.
+    weight : array-like of shape (n,), optional
+        Counts a row as so many, so that a row of weight 2 and the row twice give the same folds. 1 where absent.
 
     Raises
     ------
     InvalidInputError
         With fewer than two groups or two folds.
     """
-    names, codes, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
     if n_splits < 2 or len(names) < 2:
         raise InvalidInputError(
             f"{who} needs at least 2 folds and 2 prompt groups to hold one out, got n_splits={n_splits} and "
             f"{len(names)} group(s); give a fixed value instead, or more prompts"
         )
     n_splits = min(n_splits, len(names))
-    size = np.zeros(n_splits, dtype=np.int64)
+    counts = np.bincount(codes, weights=None if weight is None else np.asarray(weight, dtype=np.float64))
+    # in units of the largest group and rounded: sums of equal weights in another order are still equal
+    share = np.round(counts / max(float(counts.max()), np.finfo(float).tiny), 9)
+    size = np.zeros(n_splits)
     fold_of = np.empty(len(names), dtype=np.intp)
-    for group in np.argsort(-counts, kind="stable"):
-        fold = int(np.argmin(size))
+    for group in np.argsort(-share, kind="stable"):
+        fold = int(np.argmin(np.round(size, 9)))
         fold_of[group] = fold
-        size[fold] += counts[group]
+        size[fold] += share[group]
     row_fold = fold_of[codes]
     for fold in range(n_splits):
         yield np.flatnonzero(row_fold != fold), np.flatnonzero(row_fold == fold)

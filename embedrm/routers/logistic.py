@@ -73,13 +73,19 @@ class LogisticRouter(Router):
         matrix = check_vectors(X, "LogisticRouter")
         labels = np.asarray(y).astype(str)
         if labels.shape != (len(matrix),):
-            raise InvalidInputError(f"LogisticRouter expects one domain for each of {len(matrix)} prompts, got {labels.shape}")
-        if self.l2 != "cv" and not (isinstance(self.l2, (int, float)) and self.l2 > 0):
+            raise InvalidInputError(
+                f"LogisticRouter expects one domain for each of {len(matrix)} prompts, got {labels.shape}"
+            )
+        if self.l2 != "cv" and not (isinstance(self.l2, (int, float)) and 0 < self.l2 < np.inf):
             raise InvalidInputError(f"LogisticRouter needs l2 to be a number > 0 or 'cv', got {self.l2!r}")
         self.n_features_in_ = matrix.shape[1]
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self.out_of_fold_: dict[str, float] = {}
         grid = [float(v) for v in self.l2_grid] if self.l2 == "cv" else [float(self.l2)]
+        if not grid or not all(0.0 < v < np.inf for v in grid):
+            raise InvalidInputError(
+                f"LogisticRouter(l2='cv') needs l2_grid of numbers > 0, got {tuple(self.l2_grid)!r}"
+            )
         self.l2_, self.temperature_ = grid[0], 1.0
         if len(self.classes_) == 1:
             # one domain: every prompt belongs to it with certainty, and there is nothing to fit
@@ -111,9 +117,12 @@ class LogisticRouter(Router):
         self, matrix: NDArray[Any], codes: NDArray[np.intp], l2: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         from sklearn.linear_model import LogisticRegression
+        from threadpoolctl import threadpool_limits
 
         mean = matrix.mean(axis=0, dtype=np.float64)
         spread = matrix.std(axis=0, dtype=np.float64)
+        # the variation of such a column is rounding of its mean
+        spread[spread <= 1e-6 * np.abs(mean)] = 1.0
         spread[spread == 0] = 1.0
         z = (matrix - mean) / spread
         present = np.unique(codes)
@@ -123,7 +132,10 @@ class LogisticRouter(Router):
             # a fold that holds one domain only
             intercept[present] = 0.0
             return coef, intercept
-        model = LogisticRegression(C=1.0 / (l2 * len(matrix)), max_iter=self.max_iter, tol=1e-5).fit(z, codes)
+        # NumPy's and SciPy's BLAS bring a pool of threads each; on problems of this size, waiting for one another costs
+        # several times the arithmetic
+        with threadpool_limits(limits=1, user_api="blas"):
+            model = LogisticRegression(C=1.0 / (l2 * len(matrix)), max_iter=self.max_iter, tol=1e-5).fit(z, codes)
         if len(present) == 2:
             coef[present], intercept[present] = (
                 np.stack([-model.coef_[0], model.coef_[0]]) / 2.0,
