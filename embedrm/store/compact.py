@@ -104,10 +104,13 @@ def _merge(folder: Folder, sources: list[Segment], target_bytes: int, progress: 
             if progress is not None:
                 progress(min(done, 2 * total), 2 * total)
     old = [s for s in sorted(sources, key=lambda s: s.name, reverse=True) if s.name not in names]
+    repeats = {view.segments[i].name for i in _with_repeats(view)}
     for segment in old:
         with contextlib.suppress(PermissionError):  # Windows keeps a mapped file; the next compaction takes it
             segment.path.unlink(missing_ok=True)
-            sync_folder(folder.path)  # in order on the disk too: a power cut must not bring back only the first
+            if segment.name in repeats:  # the order must hold on the disk too, should the power fail
+                sync_folder(folder.path)
+    sync_folder(folder.path)
     if progress is not None:
         progress(2 * total, 2 * total)
     kept = sum(s.size for s in sources if s.name in names)

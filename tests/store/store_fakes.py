@@ -68,6 +68,13 @@ class SilentEncoder(FakeEncoder):
         raise AssertionError(f"asked to encode {len(texts)} texts")
 
 
+def poke(path, at, value):
+    """Change one byte in place (rewriting a whole file makes some file systems wait for the disk)."""
+    with open(path, "r+b") as file:
+        file.seek(at)
+        file.write(bytes([value]))
+
+
 def texts_of(start, stop):
     return [f"text number {i}" for i in range(start, stop)]
 
