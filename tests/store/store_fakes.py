@@ -10,7 +10,7 @@ from collections import Counter
 
 import numpy as np
 
-from embedrm.store import CANARY_TEXTS, EmbeddingStore, fingerprint_digest
+from embedrm.store import CANARY_TEXTS, EmbeddingStore, fill, fingerprint_digest
 
 
 def vector(text, layer, dim, salt=""):
@@ -45,7 +45,7 @@ class FakeEncoder:
             time.sleep(self.delay * len(texts))
         if self.log:
             with open(self.log, "a") as file:
-                file.writelines(f"{os.getpid()} {text}\n" for text in texts)
+                file.writelines(f"{os.getpid()} {text!r}\n" for text in texts)
         for text in texts:
             self.counts.update((text, layer) for layer in layers)
         return {
@@ -79,14 +79,17 @@ def texts_of(start, stop):
     return [f"text number {i}" for i in range(start, stop)]
 
 
-def main(action, path, start, stop, delay):
+def main(action, path, start, stop, delay, log=None):
     texts = texts_of(int(start), int(stop))
-    encoder = FakeEncoder(delay=float(delay))
+    encoder = FakeEncoder(delay=float(delay), log=log)
     store = EmbeddingStore(path, block_texts=16)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     if action == "write":
         store.get(encoder, texts, [3, "final"], batch_segment_bytes=4096)
+    elif action == "share":
+        fill._LOOK_SECONDS = 0.0
+        store.get(encoder, texts, [3, "final"], batch_segment_bytes=1024)
     elif action == "compact":
         i = 0
         while True:
