@@ -14,12 +14,13 @@ from embedrm.datasets import messages as chat
 from embedrm.datasets.columns import FORMS, ColumnChooser, check_columns
 from embedrm.datasets.forms import RowParser
 from embedrm.datasets.graph import GraphBuilder
-from embedrm.datasets.groups import SPLITS, prompt_group, split_name
+from embedrm.datasets.groups import SPLITS, split_name
 from embedrm.datasets.preference import PreferenceDataset
 from embedrm.datasets.readers import Records, Row, RowSource, open_source
 from embedrm.datasets.template import PLAIN, Template
 from embedrm.datasets.validate import ErrorLog, RowError, absent, ascii_safe
 from embedrm.errors import DataError, InvalidInputError, unknown_name
+from embedrm.progress import Progress, silent
 
 _SAMPLE = 1000
 """Rows at the head of a file from which its columns (where the format declares none) and its form are told."""
@@ -39,6 +40,7 @@ class _Options:
     max_errors_shown: int = 20
     allow_group_leak: bool = False
     template: Template = PLAIN
+    progress: Progress = silent
 
     def __post_init__(self) -> None:
         for kind, choice, known in (
@@ -114,7 +116,7 @@ class _Reading:
             template=options.template,
             counts=self.counts,
         )
-        total, used, seen = self._rows(chain(sample, rows), parser, path)
+        total, used, seen = self._rows(chain(sample, rows), parser, source)
         if not used and self.options.on_error == "skip":
             raise self.log.error(f"none of the {total} rows can be used (form {form!r}): ")
         known = dict.fromkeys((*(source.columns or ()), *seen))
@@ -125,11 +127,14 @@ class _Reading:
         self.info["columns"][path] = columns.renamed
         self.info["unused_columns"][path] = unused
 
-    def _rows(self, rows: Iterable[Row], parser: RowParser, path: str) -> tuple[int, int, dict[str, None]]:
-        total = used = 0
+    def _rows(self, rows: Iterable[Row], parser: RowParser, source: RowSource) -> tuple[int, int, dict[str, None]]:
+        path, total, used = source.path, 0, 0
+        step = self.options.progress(f"read {os.path.basename(path)}")
         seen: dict[str, None] = {}
         for line, row in rows:
             total += 1
+            if total % 1024 == 0:
+                step(*source.position())
             try:
                 if isinstance(row, RowError):
                     raise row
@@ -215,6 +220,7 @@ def read_preferences(
     allow_group_leak: bool = False,
     template: Template = PLAIN,
     name: str = "",
+    progress: Progress = silent,
 ) -> PreferenceDataset:
     """Read preference data from files.
 
@@ -255,6 +261,8 @@ def read_preferences(
         Renders prompts of several turns.
     name : str
         What to call the data; by default the names of the files.
+    progress : Progress
+        Told of the bytes (of Parquet: the rows) read of each file; see :mod:`embedrm.progress`.
 
     Returns
     -------
@@ -284,6 +292,7 @@ def read_preferences(
             max_errors_shown=max_errors_shown,
             allow_group_leak=allow_group_leak,
             template=template,
+            progress=progress,
         )
     )
     for path in listed:
@@ -336,60 +345,3 @@ def _options(caller: str, options: Mapping[str, Any]) -> _Options:
         if option not in known:
             raise InvalidInputError(f"{caller}: {unknown_name('option', option, known)}")
     return _Options(**options)
-
-
-def concatenate(
-    datasets: Sequence[PreferenceDataset], *, name: str = "", allow_group_leak: bool = False
-) -> PreferenceDataset:
-    """Return several data sets as one; see :meth:`PreferenceDataset.concat`."""
-    parts = list(datasets)
-    if not parts or not all(isinstance(part, PreferenceDataset) for part in parts):
-        raise InvalidInputError("concat: expected a list of at least one PreferenceDataset.")
-    tolerated = any(part.info.get("group_leak", {}).get("exact") for part in parts)
-    builder = GraphBuilder(allow_group_leak=allow_group_leak or tolerated)
-    for number, part in enumerate(parts):
-        columns = [part.prompts[column].tolist() for column in part.prompts]
-        rows = []
-        for prompt, domain, group, system, context, source, split in zip(*columns):
-            empty = not (prompt or system or context)
-            own = group == prompt_group(prompt, context)
-            rows.append(
-                builder.add_prompt(
-                    (prompt, system, context, domain),
-                    "" if empty or own else group,
-                    source,
-                    split,
-                    (part.name or f"part {number + 1}", None),
-                    group if empty else "",
-                )
-            )
-        texts = [part.responses[column].tolist() for column in ("response", "prompt_of", "gold")]
-        responses = [builder.add_response(rows[prompt], text, gold) for text, prompt, gold in zip(*texts)]
-        for chosen, rejected, *numbers in zip(*(part.pairs[column].tolist() for column in part.pairs)):
-            builder.add_pair(responses[chosen], responses[rejected], *numbers)
-    tables = builder.tables()
-    info = _merged_info([part.info for part in parts], builder.counts)
-    info.pop("group_leak", None)
-    if builder.leak:
-        info["group_leak"] = builder.leak
-    return PreferenceDataset(*tables, name=name or "+".join(part.name for part in parts if part.name), info=info)
-
-
-def _merged_info(infos: Sequence[Mapping[str, Any]], more: Counter[str]) -> dict[str, Any]:
-    """Add up what was told of each part: lists are joined, mappings by file united, counts summed."""
-    counts = Counter({key: count for key, count in more.items() if count})
-    reasons: Counter[str] = Counter()
-    skipped: dict[str, Any] = {"rows": 0, "reasons": {}, "lines": {}, "examples": []}
-    merged: dict[str, Any] = {"files": [], "columns": {}, "unused_columns": {}}
-    for info in infos:
-        merged["files"] += info.get("files", [])
-        merged["columns"].update(info.get("columns", {}))
-        merged["unused_columns"].update(info.get("unused_columns", {}))
-        counts.update(info.get("counts", {}))
-        mine = info.get("skipped", {})
-        skipped["rows"] += mine.get("rows", 0)
-        reasons.update(mine.get("reasons", {}))
-        skipped["lines"].update(mine.get("lines", {}))
-        skipped["examples"] += mine.get("examples", [])
-    skipped["reasons"] = dict(sorted(reasons.items()))
-    return {**merged, "counts": dict(sorted(counts.items())), "skipped": skipped}

@@ -374,7 +374,7 @@ class PreferenceDataset:
         DataError
             Where a group is then in two splits.
         """
-        from embedrm.datasets.loading import concatenate
+        from embedrm.datasets.joining import concatenate
 
         return concatenate(datasets, name=name, allow_group_leak=allow_group_leak)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,6 +56,10 @@ class RowSource:
         """Yield (line, row); ``wanted`` lets a columnar format read only those columns."""
         raise NotImplementedError
 
+    def position(self) -> tuple[int, int]:
+        """Return (done, total) in a unit of the source's own, for progress; total 0 where it is not known."""
+        return 0, 0
+
 
 class Records(RowSource):
     """Rows that are already mappings; the line of a row is its number, from 1."""
@@ -62,23 +67,48 @@ class Records(RowSource):
     def __init__(self, records: Iterable[object], name: str) -> None:
         super().__init__(name)
         self.records = records
+        self._number = 0
 
     def rows(self, wanted: Sequence[str] | None = None) -> Iterator[Row]:
         """Yield (number, record)."""
         for number, record in enumerate(self.records, 1):
+            self._number = number
             if isinstance(record, Mapping) and all(isinstance(key, str) for key in record):
                 yield number, record
             else:
                 what = f"a record must be a mapping with names for keys, got {kind_of(record)}"
                 yield number, RowError("not an object", what, "give one dict a row")
 
+    def position(self) -> tuple[int, int]:
+        """Return the number of records read and, where they can be counted, of all."""
+        return self._number, len(self.records) if isinstance(self.records, Sized) else 0
 
-class JsonLines(RowSource):
+
+class TextSource(RowSource):
+    """A text file, read line by line."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._raw: IO[bytes] | None = None
+        self._size = 0
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, bytes) of each line."""
+        with _open(self.path) as self._raw:
+            self._size = os.fstat(self._raw.fileno()).st_size
+            yield from byte_lines(self.path, self._raw)
+
+    def position(self) -> tuple[int, int]:
+        """Return the bytes read (packed, where the file is) and the size of the file."""
+        return (self._size if self._raw is None or self._raw.closed else self._raw.tell()), self._size
+
+
+class JsonLines(TextSource):
     """One JSON object a line."""
 
     def rows(self, wanted: Sequence[str] | None = None) -> Iterator[Row]:
         """Yield (line, object) of every line that is not blank."""
-        for number, raw in byte_lines(self.path):
+        for number, raw in self.lines():
             if not raw.strip():
                 self.blank += 1
                 continue
@@ -96,7 +126,7 @@ class JsonLines(RowSource):
                 yield number, value
 
 
-class Table(RowSource):
+class Table(TextSource):
     """Comma- or tab-separated values with a header; quoted cells may span lines, and a row's line is its first."""
 
     def __init__(self, path: str, delimiter: str) -> None:
@@ -132,7 +162,7 @@ class Table(RowSource):
         broken: dict[int, RowError] = {}
 
         def lines() -> Iterator[str]:
-            for number, raw in byte_lines(self.path):
+            for number, raw in self.lines():
                 try:
                     yield decode(raw)
                 except RowError as error:
@@ -179,6 +209,7 @@ class ParquetFile(RowSource):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
+        self._number = 0
         with _Readable(path):
             import pyarrow.parquet as pq
 
@@ -202,7 +233,12 @@ class ParquetFile(RowSource):
                 return
             for row in rows:
                 number += 1
+                self._number = number
                 yield number, row
+
+    def position(self) -> tuple[int, int]:
+        """Return the number of rows read and of all."""
+        return self._number, self._file.metadata.num_rows
 
 
 class _Readable:
@@ -266,29 +302,28 @@ def _open(path: str) -> IO[bytes]:
         raise DataError(f"the file cannot be opened ({reason}); check the path and its rights.", path) from None
 
 
-def byte_lines(path: str) -> Iterator[tuple[int, bytes]]:
+def byte_lines(path: str, raw: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield (number, bytes) of each line of a text file, unpacked, without a UTF-8 byte order mark."""
     number = 0
-    with _open(path) as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        if path.lower().endswith(".gz") and not packed:
-            raise DataError("the name ends in .gz but the content is not gzip; rename it or pack it again.", path, 1)
-        stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
-        try:
-            for line in stream:
-                number += 1
-                if number == 1:
-                    line = _without_mark(line, path)
-                yield number, line
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise DataError(
-                f"the gzip data are damaged or cut short after line {number} ({error}); fetch or pack the file again.",
-                path,
-                number + 1,
-            ) from None
-        except OSError as error:
-            raise DataError(f"reading failed ({error.strerror or error}); check the disk.", path, number + 1) from None
+    packed = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    if path.lower().endswith(".gz") and not packed:
+        raise DataError("the name ends in .gz but the content is not gzip; rename it or pack it again.", path, 1)
+    stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
+    try:
+        for line in stream:
+            number += 1
+            if number == 1:
+                line = _without_mark(line, path)
+            yield number, line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(
+            f"the gzip data are damaged or cut short after line {number} ({error}); fetch or pack the file again.",
+            path,
+            number + 1,
+        ) from None
+    except OSError as error:
+        raise DataError(f"reading failed ({error.strerror or error}); check the disk.", path, number + 1) from None
 
 
 def _without_mark(line: bytes, path: str) -> bytes:

@@ -96,8 +96,6 @@ def check_prompts(frame: pd.DataFrame) -> pd.DataFrame:
     if "group" in frame.columns:
         columns["group"] = _texts(frame, "prompts", "group")
     else:
-        if not all(columns["prompt"]):
-            raise _fail("prompts", "empty prompts need a group column, since nothing else tells them apart.")
         columns["group"] = [prompt_group(*pair) for pair in zip(columns["prompt"], columns["context"])]
     for name in ("domain", "group"):
         if "" in columns[name]:
@@ -112,8 +110,6 @@ def check_responses(frame: pd.DataFrame, n_prompts: int) -> pd.DataFrame:
     """Return the responses table with every column (covariates measured where absent), or raise."""
     _columns(frame, "responses", (*RESPONSE_COLUMNS, *_TOKEN_COLUMNS), ("response", "prompt_of"))
     texts = _texts(frame, "responses", "response")
-    if "" in texts:
-        raise _fail("responses", "response is empty.", texts.index(""))
     prompt_of = _rows(frame, "responses", "prompt_of", n_prompts, "prompts")
     seen: dict[tuple[int, str], int] = {}
     for row, key in enumerate(zip(prompt_of.tolist(), texts)):
@@ -168,6 +164,13 @@ def check_tables(
     prompts = check_prompts(prompts)
     responses = check_responses(responses, len(prompts))
     pairs = check_pairs(pairs, len(responses))
+    # A reply that is empty can be scored, since models do give some, but it must not teach.
+    teaches = ~np.isnan(responses["gold"].to_numpy())
+    for side in ("chosen", "rejected"):
+        teaches[pairs[side].to_numpy()] = True
+    empty = np.flatnonzero(teaches & np.array([not text for text in responses["response"].tolist()], dtype=bool))
+    if len(empty):
+        raise _fail("responses", "response is empty, and is in a pair or has gold.", int(empty[0]))
     splits = prompts["split"].to_numpy()
     leak_allowed = "group_leak" in info
     identity = [prompts[name].tolist() for name in ("prompt", "system", "context", "domain")]
