@@ -174,9 +174,10 @@ class RoutedRewardModel(RewardModel):
         return (rewards - self.offset_) * self.scale_
 
     def required_views(self) -> tuple[str, ...]:
-        """The experts' views and the router's."""
+        """The experts' views, and the router's where the routing asks it."""
         check_is_fitted(self, "experts_")
-        return tuple(sorted({self.router_view_}.union(*(e.required_views() for e in self.experts_))))
+        views = {self.router_view_} if self.routing in ("soft", "hard") else set()
+        return tuple(sorted(views.union(*(e.required_views() for e in self.experts_))))
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "experts_")

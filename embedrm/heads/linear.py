@@ -178,7 +178,8 @@ class LinearHead(RewardModel):
             theta = None
             for k, l2 in enumerate(grid):
                 theta, _ = problem.solve(l2, theta, tol=max(self.tol, 1e-6))
-                margins = gather_margins(scorer.forward(theta), outside.local_pairs)
+                rewards = check_finite(scorer.forward(theta), "LinearHead.fit")
+                margins = gather_margins(rewards, outside.local_pairs)
                 losses[k] += outside.weight @ log_loss(margins, outside.outcome)
                 hits[k] += float(pair_credit(margins[~outside.ties]).sum())
             total += float(outside.weight.sum())

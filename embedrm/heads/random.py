@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from embedrm.errors import InvalidInputError
 from embedrm.heads import HEADS
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_preferences
@@ -35,11 +36,17 @@ class RandomHead(RewardModel):
         """Remember which view to hash. Returns self."""
         prefs = check_preferences(preferences, "RandomHead")
         self.view_ = select_views(None, prefs.responses.views, "response", "RandomHead")[0]
+        self.n_features_in_ = prefs.responses.view(self.view_).shape[1]
         return self
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "view_")
         matrix = responses.view(self.view_)
+        if matrix.shape[1] != self.n_features_in_:
+            raise InvalidInputError(
+                f"RandomHead was fitted on view {self.view_!r} with {self.n_features_in_} columns, got {matrix.shape[1]}; "
+                "encode with the encoder and layers it was trained with"
+            )
         key = int(self.random_state).to_bytes(16, "little", signed=True)
         take = range(len(matrix)) if rows is None else rows
         digests = (blake2b(np.ascontiguousarray(matrix[i]).data, digest_size=8, key=key).digest() for i in take)

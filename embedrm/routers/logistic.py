@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.calibration import fit_softmax_temperature
@@ -91,10 +92,13 @@ class LogisticRouter(Router):
             # one domain: every prompt belongs to it with certainty, and there is nothing to fit
             self.coef_, self.intercept_ = np.zeros((1, self.n_features_in_)), np.zeros(1)
             return self
-        if self.calibrate or len(grid) > 1:
-            group = np.arange(len(matrix)) if groups is None else np.asarray(groups)
-            self._choose(matrix, codes, group, grid)
-        self.coef_, self.intercept_ = self._solve(matrix, codes, self.l2_)
+        # NumPy's and SciPy's BLAS bring a pool of threads each; on problems of this size, waiting for one another costs
+        # several times the arithmetic
+        with threadpool_limits(limits=1, user_api="blas"):
+            if self.calibrate or len(grid) > 1:
+                group = np.arange(len(matrix)) if groups is None else np.asarray(groups)
+                self._choose(matrix, codes, group, grid)
+            self.coef_, self.intercept_ = self._solve(matrix, codes, self.l2_)
         return self
 
     def _choose(self, matrix: NDArray[Any], codes: NDArray[np.intp], groups: NDArray[Any], grid: list[float]) -> None:
@@ -117,7 +121,6 @@ class LogisticRouter(Router):
         self, matrix: NDArray[Any], codes: NDArray[np.intp], l2: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         from sklearn.linear_model import LogisticRegression
-        from threadpoolctl import threadpool_limits
 
         mean = matrix.mean(axis=0, dtype=np.float64)
         spread = matrix.std(axis=0, dtype=np.float64)
@@ -132,10 +135,7 @@ class LogisticRouter(Router):
             # a fold that holds one domain only
             intercept[present] = 0.0
             return coef, intercept
-        # NumPy's and SciPy's BLAS bring a pool of threads each; on problems of this size, waiting for one another costs
-        # several times the arithmetic
-        with threadpool_limits(limits=1, user_api="blas"):
-            model = LogisticRegression(C=1.0 / (l2 * len(matrix)), max_iter=self.max_iter, tol=1e-5).fit(z, codes)
+        model = LogisticRegression(C=1.0 / (l2 * len(matrix)), max_iter=self.max_iter, tol=1e-5).fit(z, codes)
         if len(present) == 2:
             coef[present], intercept[present] = (
                 np.stack([-model.coef_[0], model.coef_[0]]) / 2.0,
