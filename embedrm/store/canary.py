@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from embedrm.errors import StoreError
-from embedrm.store.digest import Layer, TextEncoder, key_words, text_keys
+from embedrm.store.digest import TextEncoder, key_words, text_keys
 from embedrm.store.files import write_json
 from embedrm.store.index import Snapshot
+from embedrm.views import Layer
 
 FILE = "canaries.json"
 # Float32 sums in another order (another batch, another processor) differ by about 1e-6; a changed model, quantisation

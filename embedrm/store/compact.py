@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedrm.store.digest import KEY_BYTES, Keys, Layer, Words, array_name
+from embedrm.store.digest import KEY_BYTES, Keys, Words, array_name
 from embedrm.store.files import age_of, disk_error, hash_file, leftovers, sync_folder
 from embedrm.store.folder import Folder
 from embedrm.store.index import Snapshot, repeated_keys
 from embedrm.store.segment import DamagedSegmentError, Segment, SegmentGoneError
+from embedrm.views import Layer
 
 Progress = Callable[[int, int], None]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from embedrm.errors import InvalidInputError
+from embedrm.views import Layer
 
 KEY_BYTES = 16
 LAYER_PREFIX = "layer:"
 
-Layer: TypeAlias = int | Literal["final"]
 Keys: TypeAlias = npt.NDArray[np.uint8]
 Words: TypeAlias = npt.NDArray[np.uint64]
 

@@ -17,10 +17,11 @@ import numpy.typing as npt
 
 from embedrm.errors import StoreError, unknown_name
 from embedrm.store.canary import read_canaries
-from embedrm.store.digest import Keys, Layer, TextEncoder, Words, array_name, key_words, text_keys
+from embedrm.store.digest import Keys, TextEncoder, Words, array_name, key_words, text_keys
 from embedrm.store.files import disk_error
 from embedrm.store.folder import Folder
 from embedrm.store.index import Snapshot
+from embedrm.views import Layer
 
 Progress = Callable[[int, int], None]
 Bools = npt.NDArray[np.bool_]

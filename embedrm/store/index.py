@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedrm.errors import StoreError
-from embedrm.store.digest import Layer, Words, array_name, layer_sort_key
+from embedrm.store.digest import Words, array_name, layer_sort_key
 from embedrm.store.segment import Segment
+from embedrm.views import Layer
 
 # Rows gathered in one step: about 1 MB at 384 float32, so that the copy stays in the cache.
 _STEP = 512

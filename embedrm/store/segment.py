@@ -31,8 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedrm.errors import InvalidInputError, StoreError
-from embedrm.store.digest import KEY_BYTES, Layer, Words, key_words, layer_of
+from embedrm.store.digest import KEY_BYTES, Words, key_words, layer_of
 from embedrm.store.files import write_atomic
+from embedrm.views import Layer
 
 FORMAT = "embedrm-segment"
 VERSION = "1"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from embedrm.errors import InvalidInputError, StoreError, unknown_name
 from embedrm.store.canary import check_canaries, read_canaries
 from embedrm.store.compact import compact_folder, remove_leftovers
-from embedrm.store.digest import Layer, TextEncoder, check_layers, check_texts, key_words, text_keys
+from embedrm.store.digest import TextEncoder, check_layers, check_texts, key_words, text_keys
 from embedrm.store.files import REMOVED_PREFIX, disk_error, leftovers, sync_folder
 from embedrm.store.fill import Filler, find_missing, unique_rows
 from embedrm.store.folder import SUFFIXES, Folder, parse_folder_name
@@ -24,6 +24,7 @@ from embedrm.store.segment import SegmentGoneError
 from embedrm.store.stats import default_path, folder_stats
 from embedrm.store.transfer import export_folders, import_folders
 from embedrm.store.verify import Verifier, VerifyReport
+from embedrm.views import Layer
 
 Progress = Callable[[int, int], None]
 Vectors = npt.NDArray[np.float32]

@@ -180,11 +180,14 @@ def test_a_crash_at_any_system_call_of_a_write(tmp_path):
 
 
 @posix
-def test_a_crash_at_any_system_call_of_a_compaction_changes_no_vector(tmp_path):
+@pytest.mark.parametrize("seed", range(3))  # where the merged segment's name falls among the others is chance
+def test_a_crash_at_any_system_call_of_a_compaction_changes_no_vector(tmp_path, seed):
     texts = texts_of(0, 24)
     # Two writers whose vectors differ, so that a reader who is given the other copy is noticed.
     for salt in ("x", "y"):
-        EmbeddingStore(tmp_path / salt, block_texts=4).get(FakeEncoder(salt=salt), texts, LAYERS, batch_segment_bytes=1)
+        EmbeddingStore(tmp_path / salt, block_texts=4).get(
+            FakeEncoder(salt=f"{salt} {seed}"), texts, LAYERS, batch_segment_bytes=1
+        )
     path = tmp_path / "s"
 
     def renew():
