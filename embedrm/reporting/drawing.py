@@ -220,8 +220,8 @@ def bars(drawing: Drawing, data: dict[str, Any]) -> None:
             linewidth=0.8,
             zorder=2,
         )
-        for patch in drawn.patches:
-            patch.set_gid(f"series-{j}")
+        for i, patch in enumerate(drawn.patches):
+            patch.set_gid(f"series-{j}-{i}")
         handles.append(drawn)
         if "low" in series:
             low, high = nan(series["low"]), nan(series["high"])

@@ -41,18 +41,16 @@ class Grid:
     """A table as it reads.
 
     ``columns`` leaves out the column that heads row groups; ``cells[i][j]`` is row i, column j; ``groups[i]`` heads
-    row i where a new group begins there, else None.
+    row i where a new group begins there, else None. ``marks[j]`` is the footnote mark of column j, or ''; ``notes`` are
+    the footnotes with their marks.
     """
 
     columns: tuple[Column, ...]
     cells: tuple[tuple[Shown, ...], ...]
     groups: tuple[str | None, ...]
+    marks: tuple[str, ...]
     notes: tuple[tuple[str, str], ...]
     best_note: str
-
-    def mark(self, column: Column) -> str:
-        """The footnote mark of a column, or ''."""
-        return next((mark for mark, note in self.notes if note == column.note), "") if column.note else ""
 
 
 def visible(value: str) -> str:
@@ -85,7 +83,8 @@ def grid(table: Table) -> Grid:
         columns=columns,
         cells=tuple(tuple(shown[c.key][i] for c in columns) for i in range(len(table.rows))),
         groups=tuple(g if i == 0 or g != group_of[i - 1] else None for i, g in enumerate(group_of)),
-        notes=tuple((mark, note) for note, mark in notes.items()),
+        marks=tuple(notes.get(c.note or "", "") for c in columns),
+        notes=tuple((mark, one_line(note)) for note, mark in notes.items()),
         best_note=best_note,
     )
 
@@ -184,9 +183,9 @@ def show(value: float, column: Column, digits: int | None) -> str:
         return thousands(str(value))
     places = 3 if digits is None else digits
     floor = 10.0**-places
-    if column.kind in ("share", "p") and 0 < value < floor / 2:
+    if column.kind == "share" and 0 < value < floor / 2:
         return f"<{floor:.{places}f}"
-    if column.kind == "p" and value == 0:  # an exact zero is the resolution of a resampling, not a certainty
+    if column.kind == "p" and value < floor:  # zero too: it is the resolution of a resampling, not a certainty
         return f"<{floor:.{places}f}"
     if column.kind == "number" and column.digits is None and value != 0 and abs(value) < floor / 2:
         return f"{value:.1e}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure as Drawing
 from matplotlib.patches import Rectangle
 
@@ -64,7 +64,7 @@ def heatmap(drawing: Drawing, data: dict[str, Any]) -> None:
     bar.ax.tick_params(length=2, labelsize=SMALL)
 
 
-def _colours(values: np.ndarray, data: dict[str, Any]) -> tuple[Normalize, LinearSegmentedColormap]:
+def _colours(values: np.ndarray, data: dict[str, Any]) -> tuple[Normalize, Colormap]:
     """A scale symmetric around the centre where one is given, so that equal distances look equal."""
     known = values[~np.isnan(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -77,12 +77,11 @@ def _colours(values: np.ndarray, data: dict[str, Any]) -> tuple[Normalize, Linea
     elif low == high:
         low, high = low - 0.5, high + 0.5
     stops = DIVERGING if "centre" in data else SEQUENTIAL
-    colours = LinearSegmentedColormap.from_list("embedrm", list(stops), N=101)
-    colours.set_bad(ABSENT_CELL)
+    colours = LinearSegmentedColormap.from_list("embedrm", list(stops), N=101).with_extremes(bad=ABSENT_CELL)
     return Normalize(low, high, clip=True), colours
 
 
-def _annotate(axes: Axes, values: np.ndarray, digits: int, scale: Normalize, colours: Any) -> None:
+def _annotate(axes: Axes, values: np.ndarray, digits: int, scale: Normalize, colours: Colormap) -> None:
     if values.shape[1] > _ANNOTATED:
         return
     size = 8.5 if values.shape[1] <= 9 else 7.5 if values.shape[1] <= 13 else 6.0

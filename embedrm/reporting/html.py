@@ -26,6 +26,9 @@ _STACKED_FROM = 4
 _WIDE_FROM = 12
 """From this many columns on, a table is printed on a page turned sideways."""
 
+_LONG = 24
+"""A column with a text of more letters keeps a width that prose can be read in."""
+
 
 def render_html(report: Report, drawings: Mapping[str, str] | None = None) -> str:
     """Return the report as a page; see :meth:`Report.html`.
@@ -68,7 +71,9 @@ def render_html(report: Report, drawings: Mapping[str, str] | None = None) -> st
 
 @cache
 def _template() -> Any:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
     return environment.from_string(_read("template.html"))
 
 
@@ -96,7 +101,13 @@ def _table(table: Table) -> dict[str, Any]:
         "title": one_line(table.title),
         "caption": visible(table.caption),
         "heads": [
-            {"label": visible(c.label), "mark": shown.mark(c), "number": c.kind != "text"} for c in shown.columns
+            {
+                "label": visible(c.label),
+                "mark": shown.marks[j],
+                "number": c.kind != "text",
+                "long": j > 0 and c.kind == "text" and any(len(row[j].value) > _LONG for row in shown.cells),
+            }
+            for j, c in enumerate(shown.columns)
         ],
         "rows": [
             {"group": group, "cells": [_cell(cell, c.kind != "text") for cell, c in zip(cells, shown.columns)]}

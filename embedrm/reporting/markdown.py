@@ -61,10 +61,7 @@ def _bullets(items: Iterable[str]) -> str:
 
 def _table(table: Table) -> list[str]:
     shown = grid(table)
-    heads = []
-    for column in shown.columns:
-        mark = shown.mark(column)
-        heads.append(escape(column.label) + (f" ({mark})" if mark else ""))
+    heads = [escape(c.label) + (f" ({mark})" if mark else "") for c, mark in zip(shown.columns, shown.marks)]
     lines = [_row(heads), _row("---" if column.kind == "text" else "---:" for column in shown.columns)]
     for group, cells in zip(shown.groups, shown.cells):
         if group is not None:
@@ -72,7 +69,8 @@ def _table(table: Table) -> list[str]:
         lines.append(_row(_cell(cell) for cell in cells))
     blocks = [f"**{escape(table.title)}**" if table.title.strip() else "", escape(table.caption), "\n".join(lines)]
     notes = [f"Bold: {shown.best_note}."] if shown.best_note else []
-    notes += [f"({mark}) {escape(note)}" for mark, note in shown.notes]
+    marked = [f"({mark}) {escape(note)}" for mark, note in shown.notes]
+    notes += marked if len(marked) <= 3 else [" · ".join(marked)]
     return [*blocks, "  \n".join(notes)]
 
 

@@ -96,16 +96,26 @@ def draw(figure: Figure | Mapping[str, Any]) -> Drawing:
     -------
     matplotlib.figure.Figure
         About 7 inches wide, with an Agg canvas. Series are artists whose ``gid`` is ``series-0``, ``series-1`` and
-        so on; whiskers and bands are ``series-0-interval``.
+        so on (bars are ``series-0-0``, ``series-0-1``, ...); whiskers and bands are ``series-0-interval``.
     """
     facts = Figure.of(figure, "figure")
     with _style():
         drawing = Drawing(figsize=(WIDTH, WIDTH / 2), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
         FigureCanvasAgg(drawing)
         _DRAW[facts.kind](drawing, facts.data)
-        drawing.draw_without_rendering()
-        drawing.set_layout_engine("none")  # laid out once, so that every file shows the same picture
+        _freeze(drawing)
         return drawing
+
+
+def _freeze(drawing: Drawing) -> None:
+    """Lay the drawing out once and for all, so that every file shows the same picture."""
+    drawing.draw_without_rendering()
+    drawing.set_layout_engine("none")
+    for axes in drawing.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            place = axis.label.get_transform().transform(axis.label.get_position())
+            x, y = axes.transAxes.inverted().transform(place)
+            axis.set_label_coords(float(x), float(y))
 
 
 def svg_text(drawing: Drawing) -> str:
@@ -113,13 +123,23 @@ def svg_text(drawing: Drawing) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     sink = io.StringIO()
-    with _style():
+    with _style(), _untouched(drawing):
         nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
         with _single_lines(drawing):
             FigureCanvasSVG(drawing).print_svg(sink, metadata=nothing)
-        FigureCanvasAgg(drawing)
     # Laid out in the bundled font, which is wider than the system's own, so that no text outgrows its place.
     return sink.getvalue().replace("'DejaVu Sans', ", "").replace("'DejaVu Sans'", "sans-serif")
+
+
+@contextmanager
+def _untouched(drawing: Drawing) -> Iterator[None]:
+    """Give a drawing its resolution and its canvas back after it was written."""
+    dpi = drawing.dpi
+    try:
+        yield
+    finally:
+        drawing.set_dpi(dpi)
+        FigureCanvasAgg(drawing)
 
 
 @contextmanager
@@ -157,7 +177,7 @@ def png_bytes(drawing: Drawing, dpi: int = 200) -> bytes:
     """Return a drawing as PNG."""
     sink = io.BytesIO()
     nothing: Any = {"Software": None}
-    with _style():
+    with _style(), _untouched(drawing):
         drawing.set_dpi(dpi)
         FigureCanvasAgg(drawing).print_png(sink, metadata=nothing)
     return sink.getvalue()

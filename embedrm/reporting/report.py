@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from secrets import token_hex
 from typing import Any
 
 from embedrm.errors import DataError, InvalidInputError
@@ -220,12 +220,13 @@ class Report:
             raise DataError(f"a report.json was expected: {reason}", path=file) from None
 
     def text(self, width: int | None = None, colour: bool | None = None) -> str:
-        """Return the report for a terminal.
+        """Return the report for a terminal; of the provenance only what belongs under a title, and the command.
 
         Parameters
         ----------
         width : int, optional
-            Columns; the terminal's by default. Wide tables are split into blocks that repeat the first column.
+            Columns, at least 40; the terminal's by default. Wide tables are split into blocks that repeat the first
+            column.
         colour : bool, optional
             Whether to use colour and bold; by default, if standard output is a terminal and NO_COLOR is not set.
         """
@@ -296,24 +297,19 @@ def _section(value: Any, place: str) -> Section:
 
 def _written(path: Path, data: bytes) -> Path:
     """Write a file through a temporary one in the same folder, so that nobody ever reads half of it."""
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{token_hex(6)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # a temporary file is private; a report is an ordinary file
         os.replace(temporary, path)
     except OSError as error:
         raise InvalidInputError(
             f"cannot write the report to {path}: {error.strerror or error}. Give a folder that can be written to."
         ) from None
     finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
+        with suppress(OSError):  # it is gone if all went well
+            temporary.unlink()
     return path

@@ -93,7 +93,8 @@ class Table:
     rows : sequence of mapping
         Each row has every column's key. A cell is text or a number by its column's kind, or
         ``{"value": v, "low": a, "high": b, "n": count}`` in a numeric column (``low`` and ``high`` both None, or both
-        left out, where no interval is known; ``n`` optional), or None where there is nothing to show.
+        left out, where no interval is known; ``n`` optional: HTML shows it on pointing, for every reader give counts a
+        column), or None where there is nothing to show.
     caption : str, default ""
         How to read it: sample, interval, micro or macro.
     row_groups : str, optional

@@ -29,6 +29,7 @@ _NARROWEST = 40
 _PROSE = 100
 _TEXT_COLUMN = 22
 _GROUP = 36
+_NOTES_APART = 3  # more footnotes than these run on, one after the other
 
 
 def render_text(report: Report, width: int | None = None, colour: bool | None = None) -> str:
@@ -128,6 +129,8 @@ def _table(table: Table, width: int, colour: bool) -> Iterable[RenderableType]:
         return
     labels = [_header(shown, j) for j in range(len(shown.columns))]
     cells = [[_plain(cell, colour, shown.columns[j].best is not None) for j, cell in enumerate(r)] for r in shown.cells]
+    if any(group is not None for group in shown.groups) and shown.columns[0].kind == "text":
+        cells = [[f"  {first}".replace("\n", "\n  "), *others] for first, *others in cells]
     natural, widths = _widths(shown, labels, cells, width)
     blocks = _blocks(widths, width)
     for i, block in enumerate(blocks):
@@ -140,13 +143,15 @@ def _table(table: Table, width: int, colour: bool) -> Iterable[RenderableType]:
         yield _block(shown, labels, cells, _spread(shown, widths, natural, block, width, len(blocks)), block, colour)
     if shown.best_note:
         yield _prose(f"{'bold' if colour else '*'} = {shown.best_note}", width, "dim")
-    for mark, note in shown.notes:
-        yield _prose(note, width, "dim", hang=f"({mark}) ")
+    if len(shown.notes) > _NOTES_APART:
+        yield _prose(" · ".join(f"({mark}) {note}" for mark, note in shown.notes), width, "dim")
+    else:
+        for mark, note in shown.notes:
+            yield _prose(note, width, "dim", hang=f"({mark}) ")
 
 
 def _header(shown: Grid, j: int) -> str:
-    mark = shown.mark(shown.columns[j])
-    label = one_line(shown.columns[j].label)
+    mark, label = shown.marks[j], one_line(shown.columns[j].label)
     return f"{label} ({mark})" if mark else label
 
 
@@ -202,10 +207,10 @@ def _blocks(widths: list[int], width: int) -> list[list[int]]:
             chunks.append([])
         chunks[-1].append(j)
     columns = range(1, len(widths))
-    share = -(-len(columns) // len(chunks))
+    share = max(1, -(-len(columns) // len(chunks)))
     even = [list(columns[i : i + share]) for i in range(0, len(columns), share)]
     if all(sum(widths[k] + _GAP for k in chunk) <= room for chunk in even):
-        chunks = even
+        chunks = even or [[]]
     return [[0, *chunk] for chunk in chunks]
 
 
