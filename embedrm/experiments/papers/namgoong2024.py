@@ -1,0 +1,187 @@
+"""Namgoong et al. (2024): router-based domain reward models. Here: RODOS and its controls, on a frozen encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedrm.composites.routed import RoutedRewardModel
+from embedrm.evaluation import accuracy_facts, comparison_facts, wrong_expert_facts
+from embedrm.experiments.papers import PAPERS
+from embedrm.experiments.papers.base import Paper
+from embedrm.experiments.study import StudyData
+from embedrm.featurizers import Featurizer
+from embedrm.heads.length import LengthHead
+from embedrm.heads.linear import LinearHead
+from embedrm.heads.random import RandomHead
+from embedrm.numerics.bootstrap import N_RESAMPLES
+from embedrm.numerics.graph import gather_margins
+from embedrm.preferences import EmbeddedPreferences
+from embedrm.progress import Progress, silent
+from embedrm.reporting import Report, Table
+from embedrm.reporting.accuracy import (
+    accuracy_figure,
+    accuracy_table,
+    comparison_table,
+    margin_table,
+    wrong_expert_figure,
+)
+from embedrm.reporting.report import Section
+from embedrm.reward_model import RewardModel
+
+SHARED = "one shared head"
+ROUTINGS = {"hard": "hard routing", "soft": "soft routing", "oracle": "oracle routing", "random": "random routing"}
+TOUR_FIGURE = (SHARED, "hard routing", "soft routing", "oracle routing", "random routing", "length only")
+# Candidates of the full study; chosen on training folds, never on test.
+FEATURES = {
+    "response": Featurizer(["r"], scale="rms"),
+    "response + prompt×response": Featurizer(["r", "p*r"], scale="rms"),
+}
+
+
+def _margins(fitted: dict[str, RewardModel], test: EmbeddedPreferences) -> dict[str, NDArray[np.float64]]:
+    return {name: model.margins(test) for name, model in fitted.items()}
+
+
+class _Comparison:
+    """All rows of the paper's main table on one data set, fitted and scored."""
+
+    def __init__(self, data: StudyData, featurizer: Featurizer, progress: Progress, n_resamples: int) -> None:
+        step = progress("fit heads and router")
+        head = LinearHead(featurizer, l2="cv")
+        shared = head.fit(data.train)
+        step(1, 3)
+        self.routed = RoutedRewardModel(LinearHead(featurizer, l2="cv")).fit(data.train)
+        step(2, 3)
+        fitted: dict[str, RewardModel] = {SHARED: shared}
+        fitted |= {label: self.routed.with_routing(routing) for routing, label in ROUTINGS.items()}
+        fitted |= {"length only": LengthHead().fit(data.train), "random reward": RandomHead().fit(data.train)}
+        self.test = data.test
+        self.margins = _margins(fitted, data.test)
+        logits = {name: model.margins_are_logits for name, model in fitted.items()}
+        self.accuracy = accuracy_facts(self.margins, data.test, logits=logits, n_resamples=n_resamples)
+        self.n_resamples = n_resamples
+        self.wrong_expert = self._wrong_expert()
+        self.router = self._router()
+        step(3, 3)
+
+    def _wrong_expert(self) -> dict[str, Any]:
+        responses, rows, pairs = self.test.responses, self.test.active, self.test.local_pairs
+        rewards = self.routed.expert_rewards(responses, rows)
+        margins = np.stack([gather_margins(r, pairs) for r in rewards.T], axis=1)
+        return wrong_expert_facts(margins, self.routed.domains_, self.test)
+
+    def _router(self) -> dict[str, Any]:
+        prompts = self.test.active_prompts
+        responses = self.test.responses
+        truth = responses.domain[prompts]
+        found = self.routed.router_.predict(responses.view(self.routed.router_view_)[prompts])
+        names = self.routed.domains_
+        counts = [[int(((truth == a) & (found == b)).sum()) for b in names] for a in names]
+        return {"accuracy": float((truth == found).mean()), "n": len(prompts), "domains": names, "counts": counts}
+
+    def compare(self, a: str, b: str) -> dict[str, Any]:
+        return comparison_facts(self.margins[a], self.margins[b], self.test, n_resamples=self.n_resamples)
+
+    def findings(self) -> list[str]:
+        rows = {row["model"]: row for row in self.accuracy["rows"]}
+        out = []
+        for label in ("soft routing", "oracle routing"):
+            d = self.compare(label, SHARED)["micro"]
+            out.append(
+                f"{label} {rows[label]['micro']['value']:.3f} against {rows[SHARED]['micro']['value']:.3f} for one shared "
+                f"head (micro): {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]."
+            )
+        out.append(
+            f"The router finds the domain of {self.router['accuracy']:.1%} of {self.router['n']:,} test prompts; "
+            f"routing at random gives {rows['random routing']['micro']['value']:.3f}, the longer response "
+            f"{rows['length only']['micro']['value']:.3f}."
+        )
+        return out
+
+
+@PAPERS.register("namgoong2024")
+class Namgoong2024(Paper):
+    """Router-based domain reward models."""
+
+    title = "Router-based domain reward models (RODOS)"
+    citation = (
+        "Namgoong, Jung, Jung and Roh (2024), Exploring Domain Robust Lightweight Reward Models based on Router "
+        "Mechanism, Findings of ACL 2024."
+    )
+    setting = (
+        "an analogue. The paper tunes one small language model for each domain and one as the router; here linear heads "
+        "and a logistic router share one frozen encoder."
+    )
+
+    def estimate(self, preset: str = "quick") -> str:
+        """Say how long the study takes after encoding."""
+        return {"quick": "under half a minute after encoding", "full": "about a minute after encoding"}[preset]
+
+    def tour(self, data: StudyData, progress: Progress = silent) -> tuple[list[str], Section]:
+        """Shared head, routed heads and their controls; the wrong-expert matrix."""
+        c = _Comparison(data, FEATURES["response"], progress, N_RESAMPLES)
+        text = [
+            "One linear head for all domains, against one head for each domain behind a router that sees the prompt only. "
+            "Oracle routing knows the true domain, random routing draws one for each prompt."
+        ]
+        table = accuracy_table(c.accuracy, "router-comparison", "One head or one for each domain?")
+        figures = [accuracy_figure(c.accuracy, TOUR_FIGURE, "router-comparison"), wrong_expert_figure(c.wrong_expert)]
+        return c.findings(), Section(self.title, text, [table], figures)
+
+    def study(self, data: StudyData, preset: str, progress: Progress = silent) -> Report:
+        """Make the tour's comparison in full: paired tests, router table, margins; ``full`` chooses the features too."""
+        report = Report("reproduction", self.title, notes=[data.sentence(), f"{self.citation} Here: {self.setting}"])
+        featurizer, n_resamples = FEATURES["response"], N_RESAMPLES
+        if preset == "full":
+            featurizer, table = _choose_features(data, progress)
+            report.add_section("Features", "Chosen by the log loss of training folds, whole prompt groups held out.", [table])
+            n_resamples = 5 * N_RESAMPLES
+        c = _Comparison(data, featurizer, progress, n_resamples)
+        report.summary += c.findings()
+        report.add_section(
+            "Accuracy",
+            tables=[accuracy_table(c.accuracy, "router-comparison", "One head or one for each domain?")],
+            figures=[accuracy_figure(c.accuracy, TOUR_FIGURE, "router-comparison")],
+        )
+        tables = [
+            comparison_table(c.compare(label, SHARED), label, SHARED, f"comparison-{routing}")
+            for routing, label in ROUTINGS.items()
+            if routing != "random"
+        ]
+        report.add_section("Against the shared head", tables=tables)
+        report.add_section("Routes", tables=[_router_table(c.router)], figures=[wrong_expert_figure(c.wrong_expert)])
+        report.add_section("Margins", tables=[margin_table(c.accuracy)])
+        return report
+
+
+def _router_table(facts: dict[str, Any]) -> Table:
+    names = facts["domains"]
+    columns = [{"key": "truth", "label": "true domain"}]
+    columns += [{"key": f"d{i}", "label": name, "kind": "integer"} for i, name in enumerate(names)]
+    rows = [{"truth": a, **{f"d{i}": n for i, n in enumerate(row)}} for a, row in zip(names, facts["counts"])]
+    caption = f"Test prompts by true domain (rows) and routed domain (columns); {facts['accuracy']:.1%} on the diagonal."
+    return Table("router", "Where the router sends prompts", columns, rows, caption=caption)
+
+
+def _choose_features(data: StudyData, progress: Progress) -> tuple[Featurizer, Table]:
+    step = progress("choose features")
+    rows: list[dict[str, Any]] = []
+    best: tuple[float, str] | None = None
+    for done, (label, featurizer) in enumerate(FEATURES.items(), start=1):
+        results = LinearHead(featurizer, l2="cv").fit(data.train).cv_results_
+        chosen = min(results, key=lambda r: r["log_loss"])
+        rows.append({"features": label, **chosen})
+        best = min(best or (np.inf, ""), (chosen["log_loss"], label))
+        step(done, len(FEATURES))
+    columns = [
+        {"key": "features", "label": "features"},
+        {"key": "l2", "label": "l2", "kind": "number"},
+        {"key": "log_loss", "label": "held-out log loss", "kind": "number", "digits": 4, "best": "min"},
+        {"key": "accuracy", "label": "held-out accuracy", "kind": "share", "best": "max"},
+    ]
+    caption = "The shared head on the training pairs; the best l2 of each."
+    label = best[1] if best else next(iter(FEATURES))
+    return FEATURES[label], Table("features", "Choice of features", columns, rows, caption=caption)

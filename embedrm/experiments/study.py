@@ -1,0 +1,115 @@
+"""What every study starts from: a data set, encoded once, cut into its own splits."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedrm.encoding import Layers, encode
+from embedrm.errors import InvalidInputError
+from embedrm.preferences import EmbeddedPreferences
+from embedrm.progress import Progress, silent
+from embedrm.reporting import Report, collect
+
+if TYPE_CHECKING:
+    from embedrm.datasets import PreferenceDataset
+    from embedrm.encoders import Encoder
+    from embedrm.store import EmbeddingStore
+
+BUNDLED = "seed"
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """Encoded pairs by split; no prompt group is in two of them.
+
+    Attributes
+    ----------
+    name : str
+        The data set's name.
+    train, validation, test : EmbeddedPreferences
+        ``validation`` may be empty.
+    """
+
+    name: str
+    train: EmbeddedPreferences
+    validation: EmbeddedPreferences
+    test: EmbeddedPreferences
+
+    def sentence(self) -> str:
+        """Say what was trained and tested on, with the encoder's name and what it truncated."""
+        info = self.train.responses.info
+        cut = info["truncation"]["response"]
+        return (
+            f"Data: {self.name}; {len(self.train):,} training and {len(self.test):,} test pairs of "
+            f"{self.train.responses.n_responses:,} responses to {self.train.responses.n_prompts:,} prompts. "
+            f"Encoder: {info['encoder'].get('model', info['encoder'].get('kind'))}, frozen; views "
+            f"{', '.join(self.train.responses.views)}; {cut['truncated']:,} of {cut['texts']:,} responses truncated."
+        )
+
+    def provenance(self, started: float, command: str | None, seeds: Any) -> dict[str, Any]:
+        """Collect the facts of this run for a report."""
+        info = self.train.responses.info
+        extra = {"truncation": info["truncation"], "template": info["template"]}
+        return collect(
+            command=command, seeds=seeds, encoder=info["encoder"], data=info["data"], started=started, extra=extra
+        )
+
+
+def load_dataset(data: PreferenceDataset | str | Path | list[str] | None) -> PreferenceDataset:
+    """Return the bundled data set, or read files, or pass a data set through."""
+    from embedrm.datasets import PreferenceDataset, read_preferences
+    from embedrm.datasets.bundled import load_bundled
+
+    if data is None:
+        return load_bundled(BUNDLED)
+    if isinstance(data, PreferenceDataset):
+        return data
+    return read_preferences(data)
+
+
+def prepare(
+    data: PreferenceDataset | str | Path | list[str] | None = None,
+    *,
+    encoder: Encoder | str | None = None,
+    layers: Layers = None,
+    store: EmbeddingStore | None = None,
+    random_state: int = 0,
+    progress: Progress = silent,
+) -> StudyData:
+    """Load, split where the data brings no split, and encode.
+
+    Parameters
+    ----------
+    data : PreferenceDataset, path, list of paths, optional
+        The bundled data set where absent.
+    encoder, layers, store, progress
+        As in :func:`embedrm.encode`.
+    random_state : int
+        Seed of the split, where one has to be made (70 % train, 10 % validation, 20 % test, by prompt group).
+    """
+    dataset = load_dataset(data)
+    splits = set(dataset.prompts["split"])
+    if not splits - {""}:
+        dataset = dataset.with_split({"train": 0.7, "validation": 0.1, "test": 0.2}, random_state=random_state)
+    elif not {"train", "test"} <= splits:
+        raise InvalidInputError(
+            f"a study needs the splits 'train' and 'test', got {', '.join(sorted(s or 'no split' for s in splits))}; "
+            "name the splits so, or leave the column out to have one made"
+        )
+    preferences = encode(dataset, encoder, layers=layers, store=store, progress=progress)
+    split = preferences.responses.split[preferences.prompt_rows]
+    return StudyData(
+        dataset.name or "unnamed",
+        train=preferences[split == "train"],
+        validation=preferences[split == "validation"],
+        test=preferences[split == "test"],
+    )
+
+
+def save_report(report: Report, output: str | Path | None, name: str) -> dict[str, Path]:
+    """Write the report to ``output``, or to a new folder ``runs/NAME-TIME`` here."""
+    folder = Path(output) if output is not None else Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return report.save(folder)
