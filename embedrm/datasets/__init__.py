@@ -15,7 +15,15 @@ _PUBLIC = {
     "read_preferences": "embedrm.datasets.loading",
 }
 
-__all__ = [*_PUBLIC]
+__all__ = [
+    "PLAIN",
+    "PreferenceDataset",
+    "Template",
+    "load_hf",
+    "normalise_prompt",
+    "prompt_group",
+    "read_preferences",
+]
 
 if TYPE_CHECKING:
     from embedrm.datasets.groups import normalise_prompt, prompt_group
