@@ -7,7 +7,7 @@
 
 In a test module, let every check be a test::
 
-    @pytest.mark.parametrize("check", yield_checks(MyHead()), ids=str)
+    @pytest.mark.parametrize("check", list(yield_checks(MyHead())), ids=str)
     def test_my_head(check):
         check()
 
