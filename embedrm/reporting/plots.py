@@ -149,6 +149,7 @@ def _single_lines(drawing: Drawing) -> Iterator[None]:
     Letters that stay letters are set in a font that is narrower than the one they were laid out in; only a text of one
     line is then still aligned at its right end or centre.
     """
+    drawing.draw_without_rendering()  # texts measure themselves with whatever drew them last
     width, height = drawing.bbox.width, drawing.bbox.height
     hidden, shown = [], []
     for text in drawing.findobj(Text):

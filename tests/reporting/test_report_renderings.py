@@ -113,7 +113,7 @@ def _cells(markdown):
         if token.type in ("th_open", "td_open"):
             current = token.type
         if token.type == "inline" and current and rows:
-            rows[-1].append("".join(" " if t.content == "<br>" else t.content for t in token.children or []))
+            rows[-1].append("".join(" " if t.type == "html_inline" else t.content for t in token.children or []))
         if token.type in ("th_close", "td_close"):
             current = None
     return rows
