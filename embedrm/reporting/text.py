@@ -173,7 +173,8 @@ def _widths(shown: Grid, labels: list[str], cells: list[list[str]], width: int) 
             natural.append(max(body, min(cell_len(labels[j]), 24), 1))
             least.append(min(natural[-1], max(word, _TEXT_COLUMN)))
         else:
-            natural.append(max(body, min(word, 24), 1))
+            half = -(-cell_len(labels[j]) // 2)  # a heading of two lines at most, if its words allow
+            natural.append(max(body, min(max(word, half + 1), 24), 1))
             least.append(natural[-1])
     groups = max((cell_len(g) for g in shown.groups if g), default=0)
     natural[0] = max(natural[0], min(groups, _GROUP))
