@@ -135,7 +135,9 @@ class LogisticRouter(Router):
             # a fold that holds one domain only
             intercept[present] = 0.0
             return coef, intercept
-        model = LogisticRegression(C=1.0 / (l2 * len(matrix)), max_iter=self.max_iter, tol=1e-5).fit(z, codes)
+        # with two domains the estimator fits the difference w of the two rows of W, whose squared norm is ||w||^2 / 2
+        penalty = l2 / 2.0 if len(present) == 2 else l2
+        model = LogisticRegression(C=1.0 / (penalty * len(matrix)), max_iter=self.max_iter, tol=1e-5).fit(z, codes)
         if len(present) == 2:
             coef[present], intercept[present] = (
                 np.stack([-model.coef_[0], model.coef_[0]]) / 2.0,
