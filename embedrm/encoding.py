@@ -64,7 +64,7 @@ def encode(
         encoder = load_encoder() if encoder is None else load_encoder(encoder)
     if store is None:
         store = EmbeddingStore.default()
-    wanted = _wanted_layers(encoder, layers, tuple(sides))
+    wanted = wanted_layers(encoder, layers, tuple(sides))
     texts = {
         side: dataset.prompt_texts(template)
         if side == "prompt"
@@ -125,7 +125,8 @@ def encode(
     )
 
 
-def _wanted_layers(encoder: Encoder, layers: Any, sides: tuple[str, ...]) -> dict[Side, tuple[Layer, ...]]:
+def wanted_layers(encoder: Encoder, layers: Any, sides: tuple[str, ...]) -> dict[Side, tuple[Layer, ...]]:
+    """Resolve the choice of layers for each side, as :func:`encode` takes it; unknown names raise."""
     if not sides:
         raise InvalidInputError(f"encode needs at least one side, got none; choose from {', '.join(SIDES)}")
     wanted: dict[Side, tuple[Layer, ...]] = {}

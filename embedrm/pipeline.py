@@ -133,22 +133,40 @@ class RewardPipeline:
         from embedrm.datasets import PreferenceDataset
 
         if isinstance(responses, str):
-            raise InvalidInputError("score expects a sequence of responses, got one string; put it in a list: [response]")
+            raise InvalidInputError(
+                "score expects a sequence of responses, got one string; put it in a list: [response]"
+            )
         n = len(responses)
-        columns = {"prompt": prompts, "system": system, "context": context, "domain": domain}
+        columns: dict[str, str | Sequence[str]] = {
+            "prompt": prompts,
+            "system": system,
+            "context": context,
+            "domain": domain,
+        }
         wide = {name: _each(name, value, n) for name, value in columns.items()}
+        for name, values in {**wide, "response": list(responses)}.items():
+            wrong = next((type(v).__name__ for v in values if not isinstance(v, str)), None)
+            if wrong is not None:
+                raise InvalidInputError(f"score expects every {name} to be a string, got {wrong}")
         row_of: dict[tuple[str, str, str, str], int] = {}
         keys = list(zip(*(wide[name] for name in columns)))
-        prompt_of = np.array([row_of.setdefault(key, len(row_of)) for key in keys], dtype=np.int64)
+        prompt_of = [row_of.setdefault(key, len(row_of)) for key in keys]
+        # A sampler may give one response twice: it is one row of the data, and has one reward.
+        response_row: dict[tuple[int, str], int] = {}
+        rows = np.array(
+            [response_row.setdefault(key, len(response_row)) for key in zip(prompt_of, responses)], dtype=np.intp
+        )
+        if not n:
+            return np.empty(0)
         import pandas as pd
 
         dataset = PreferenceDataset(
             pd.DataFrame(list(row_of), columns=list(columns)),
-            pd.DataFrame({"response": list(responses), "prompt_of": prompt_of}),
+            pd.DataFrame(list(response_row), columns=["prompt_of", "response"]),
             pd.DataFrame({"chosen": np.empty(0, np.int64), "rejected": np.empty(0, np.int64)}),
             name="score",
         )
-        return self.predict(dataset, progress=progress)
+        return self.predict(dataset, progress=progress)[rows]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Save to a folder (JSON and safetensors; the encoder by name and fingerprint, not its weights)."""
@@ -190,7 +208,7 @@ class RewardPipeline:
         model, extra = load_model(folder)
         if "encoder" not in extra:
             raise ModelError(
-                f"{folder} was fitted on bring-your-own vectors and knows no encoder; use it with vectors, or give encoder="
+                f"{folder} was fitted on bring-your-own vectors and knows no encoder; use it with vectors, or fit on texts"
             )
         if encoder is None:
             encoder = encoder_from_spec(extra["encoder"])
@@ -208,7 +226,9 @@ class RewardPipeline:
 
     def _store(self) -> Any:
         if self.store is True:
-            raise InvalidInputError("store must be an EmbeddingStore, None (the default store) or False (none), got True")
+            raise InvalidInputError(
+                "store must be an EmbeddingStore, None (the default store) or False (none), got True"
+            )
         return self.store
 
 

@@ -1,0 +1,111 @@
+"""Preference data for a command: a bundled name or files, one split of them, and notes on what reading did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedrm.cli._common import Console, settings
+from embedrm.errors import InvalidInputError, unknown_name
+
+if TYPE_CHECKING:
+    from embedrm.datasets import PreferenceDataset
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The options of :func:`embedrm.read_preferences` that the command line offers, with its defaults."""
+
+    form: str = "auto"
+    columns: Sequence[str] | None = None
+    on_error: str = "raise"
+    ties: str = "auto"
+    allow_group_leak: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Return them as keyword arguments."""
+        columns = {field: column or None for field, column in settings(self.columns, "--column").items()}
+        return {
+            "form": self.form,
+            "columns": columns or None,
+            "on_error": self.on_error,
+            "ties": self.ties,
+            "allow_group_leak": self.allow_group_leak,
+        }
+
+
+def load(paths: Sequence[str] | None, reading: Reading, console: Console, **more: Any) -> PreferenceDataset:
+    """Read a bundled data set or files, and say on stderr what was mapped, mended or left out."""
+    from embedrm.datasets import read_preferences
+
+    if not paths:
+        raise InvalidInputError("expected a bundled data set (such as seed) or files of preferences, got none")
+    if not all(Path(path).exists() for path in paths):
+        bundled = _bundled(paths, reading, more)
+        if bundled is not None:
+            return bundled
+    with console.progress() as progress:
+        data = read_preferences(list(paths), progress=progress, **reading.options(), **more)
+    console.note(data.column_note())
+    for line in reading_notes(data.info):
+        console.note(line)
+    return data
+
+
+def _bundled(paths: Sequence[str], reading: Reading, more: dict[str, Any]) -> PreferenceDataset | None:
+    """Return the bundled data set that is named, None where only files are; a name that is neither raises."""
+    from embedrm.datasets.bundled import bundled_names, load_bundled
+
+    names = bundled_names()
+    named = [path for path in paths if path in names and not Path(path).exists()]
+    if not named:
+        for path in paths:
+            if not Path(path).exists() and not Path(path).suffix and "/" not in path:
+                raise unknown_name("data set (and no such file)", path, names)
+        return None
+    if len(paths) > 1:
+        raise InvalidInputError(f"{named[0]!r} is a bundled data set and is read alone; got {len(paths)} names")
+    default = Reading().options()
+    given = [name for name, value in {**reading.options(), **more}.items() if value != default.get(name)]
+    if given:
+        raise InvalidInputError(f"{named[0]!r} is a bundled data set, read as it is; leave out {', '.join(given)}")
+    return load_bundled(named[0])
+
+
+def reading_notes(info: dict[str, Any]) -> list[str]:
+    """Say what reading changed or left out."""
+    lines = [f"reading: {count:,} {what}" for what, count in info.get("counts", {}).items()]
+    skipped = info.get("skipped", {})
+    if skipped.get("rows"):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped["reasons"].items())
+        lines.append(f"reading: skipped {skipped['rows']:,} bad rows ({reasons}), such as")
+        lines += [f"  {example}" for example in skipped["examples"][:3]]
+    return lines
+
+
+def take_split(data: PreferenceDataset, split: str | None, default: str, console: Console) -> PreferenceDataset:
+    """Return the pairs of one split, with only the texts that they need.
+
+    Parameters
+    ----------
+    data : PreferenceDataset
+    split : str or None
+        A split, or "all". None takes ``default`` where the data name splits, and every pair (said aloud) where not.
+    default : str
+    console : Console
+    """
+    held = set(data.prompts["split"].tolist())
+    if split is None and held <= {""}:
+        console.note(f"the data name no splits: all {data.n_pairs:,} pairs are used")
+        return data
+    if split == ALL:
+        return data
+    part = data.split(split or default)
+    if not part.n_pairs:
+        raise InvalidInputError(f"no pair is in the split {split or default!r}; choose another one, or --split all")
+    console.note(f"{part.n_pairs:,} of {data.n_pairs:,} pairs are in the split {split or default!r}")
+    return part.compact()

@@ -1,0 +1,242 @@
+"""``embedrm fit``: fit a reward model on text or on anyone's vectors, and save it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from embedrm.cli import _common as common
+from embedrm.cli._common import Console
+from embedrm.cli._data import Reading, load, take_split
+from embedrm.cli._guard import keep
+from embedrm.errors import InvalidInputError, ModelError
+
+if TYPE_CHECKING:
+    from embedrm.preferences import EmbeddedPreferences
+    from embedrm.reward_model import RewardModel
+
+_MODEL_PANEL = "Model"
+
+
+class FitCommand(TyperCommand):
+    """Lists the registered heads and routers at the end of the help, and only there, since that imports them."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help with the listing as its end."""
+        from embedrm.cli._models import listing
+
+        # blank lines between paragraphs keep one line each; brackets would be read as markup
+        self.epilog = "\n\n".join(line.replace("[", "\\[") for line in listing())
+        super().format_help(ctx, formatter)
+
+
+def fit(
+    output: Annotated[str, typer.Option("--output", "-o", metavar="FOLDER", help="Where the model is saved.")],
+    paths: common.Paths = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="A head of the list below; linear by default.", rich_help_panel=_MODEL_PANEL, show_default=False
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="A parameter of the head, such as l2=0.1 or l2=cv; of the router (router.view=6) or of the routed model "
+            "(routed.calibrate=false).",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    routed: Annotated[
+        bool,
+        typer.Option(
+            "--routed",
+            help="One head for each domain behind a router. Without --head, linear with l2=cv.",
+            rich_help_panel=_MODEL_PANEL,
+        ),
+    ] = False,
+    router: Annotated[
+        str | None,
+        typer.Option(
+            help="A router of the list below; implies --routed. By default logistic.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    routing: Annotated[
+        str | None,
+        typer.Option(
+            help="soft, hard, oracle or random; implies --routed. By default soft.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    terms: Annotated[
+        str | None,
+        typer.Option(
+            help="Features, such as r,p*r with r a response view and p a prompt view; r by default.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    response: Annotated[
+        str | None,
+        typer.Option(
+            help="Response views of the features, such as 3,6 or joint:6; all that were encoded by default.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt views of the features; all that were encoded by default.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            help="Scale of the features: none, rms or standard; none by default.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Fit on this split, or 'all'. By default train, or every pair of data without splits.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model saved in FOLDER before.")] = False,
+    encoder: common.Encoder = None,
+    encoder_options: common.EncoderOptions = None,
+    layers: common.Layers = None,
+    sides: common.Sides = ["response", "prompt"],  # noqa: B006
+    store: common.Store = None,
+    no_store: common.NoStore = False,
+    form: common.Form = "auto",
+    columns: common.Columns = None,
+    on_error: common.OnError = "raise",
+    ties: common.Ties = "auto",
+    allow_group_leak: common.GroupLeak = False,
+    vectors: common.Vectors = None,
+    pairs: common.Pairs = None,
+    prompt_vectors: common.PromptVectors = None,
+    prompt_of: common.PromptOf = None,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Fit a reward model and save it.
+
+    On text: 'embedrm fit seed --output runs/linear --set l2=cv'. On your own vectors: 'embedrm fit --vectors a.npy
+    --pairs pairs.parquet --output runs/mine'.
+    """
+    from embedrm.cli._models import Recipe
+    from embedrm.cli._vectors import VectorFiles
+
+    console = Console(quiet, as_json)
+    folder = Path(output)
+    if folder.exists() and not (overwrite and (folder / "model.json").is_file()):
+        remedy = "it holds no model, so choose another one" if overwrite else "choose another one, or give --overwrite"
+        raise ModelError(f"{output} exists already; {remedy}. Nothing was done")
+    common.check_writable(output)
+    model = Recipe(head, set_, routed, router, routing, terms, response, prompt, scale).build()
+    files = VectorFiles(vectors, pairs, prompt_vectors, prompt_of)
+    started = time.perf_counter()
+    if files:
+        if paths:
+            raise InvalidInputError(f"give texts or vectors, not both; got {paths[0]!r} and --vectors")
+        text_only = {
+            "--encoder": encoder,
+            "--encoder-option": encoder_options,
+            "--layers": layers,
+            "--store": store,
+            "--column": columns,
+        }
+        given = [name for name, value in text_only.items() if value]
+        if given:
+            raise InvalidInputError(f"{', '.join(given)} is for texts; leave it out with --vectors")
+        preferences = files.preferences(split, "train", console)
+        _fit(model, preferences, console)
+        from embedrm.persistence import save_model
+        from embedrm.pipeline import training_facts
+
+        save_model(model, folder, overwrite=overwrite, extra={"training": training_facts(preferences)})
+    else:
+        from embedrm.cli._models import make_encoder
+        from embedrm.cli._texts import note_truncation
+        from embedrm.encoding import encode
+        from embedrm.pipeline import RewardPipeline, training_facts
+
+        data = load(paths, Reading(form, columns, on_error, ties, allow_group_leak), console)
+        data = take_split(data, split, "train", console)
+        chosen = make_encoder(encoder, encoder_options)
+        choice = common.layer_choice(layers)
+        kept: Any = common.open_store(store, no_store)
+        with console.progress() as progress:
+            preferences = encode(data, chosen, layers=choice, sides=tuple(sides), store=kept, progress=progress)
+        note_truncation(preferences, console)
+        _fit(model, preferences, console)
+        pipeline = RewardPipeline(chosen, model, layers=choice, sides=tuple(sides), store=kept)
+        pipeline.training = training_facts(preferences)
+        pipeline.save(folder, overwrite=overwrite)
+    keep(f"the model is in {output}")
+    facts = _facts(model, preferences, output, time.perf_counter() - started)
+    console.result(facts, _text(facts))
+
+
+def _fit(model: RewardModel, preferences: EmbeddedPreferences, console: Console) -> None:
+    from embedrm.cli._models import describe
+
+    with console.working(f"fitting {describe(model)} on {len(preferences):,} pairs"):
+        model.fit(preferences)
+
+
+def _facts(model: RewardModel, preferences: EmbeddedPreferences, output: str, seconds: float) -> dict[str, Any]:
+    from embedrm.cli._models import describe, learned
+
+    labelled = preferences[~preferences.ties]
+    info = preferences.responses.info
+    return {
+        "folder": output,
+        "model": describe(model),
+        "views": list(model.required_views()),
+        "fitted": learned(model),
+        "pairs": len(preferences),
+        "ties": int(preferences.ties.sum()),
+        "domains": list(preferences.domains),
+        "training_accuracy": model.score(labelled) if len(labelled) else None,
+        "data": info.get("data"),
+        "encoder": info.get("encoder"),
+        "truncation": info.get("truncation"),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    ties = f" ({facts['ties']:,} of them ties)" if facts["ties"] else ""
+    accuracy = facts["training_accuracy"]
+    found = [
+        f"{name.rstrip('_')} {value:.4g}" if isinstance(value, float) else f"{name.rstrip('_')} {value}"
+        for name, value in facts["fitted"].items()
+        if isinstance(value, (int, float, str))
+    ]
+    lines = [
+        f"model     {facts['model']}",
+        f"pairs     {facts['pairs']:,}{ties}, domains: {', '.join(facts['domains'])}",
+        f"views     {', '.join(facts['views']) or 'none'}",
+        *([f"fitted    {', '.join(found)}"] if found else []),
+        f"accuracy  {'-' if accuracy is None else format(accuracy, '.3f')} on these training pairs",
+        f"saved in  {facts['folder']} ({facts['seconds']:.1f} s)",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""``embedrm reproduce``: the tour, or the full study of a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from embedrm.cli import _common as common
+from embedrm.cli._common import Console
+from embedrm.cli._data import Reading, load
+from embedrm.cli._guard import command_line, keep
+
+if TYPE_CHECKING:
+    from embedrm.reporting import Report
+
+TOUR, ALL = "tour", "all"
+
+
+class ReproduceCommand(TyperCommand):
+    """Lists the papers at the end of the help, and only there, since that imports them."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help with the listing as its end."""
+        from embedrm.experiments.papers import PAPERS
+
+        self.epilog = "\n\n".join(["Papers:", *(f"{name}: {paper.title}" for name, paper in PAPERS)])  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
+def reproduce(
+    paper: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PAPER|all]",
+            help="A paper of the list below, or all of them; the tour where absent.",
+            show_default=False,
+        ),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="quick or full.")] = "quick",
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            help="A bundled data set or a file, repeated for several; the bundled data by default.",
+            rich_help_panel=common.DATA_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    columns: common.Columns = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where the report goes; a new folder in runs/ by default. With 'all', one folder each inside it.",
+            rich_help_panel=common.OUTPUT_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    encoder: common.Encoder = None,
+    encoder_options: common.EncoderOptions = None,
+    store: common.Store = None,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Reproduce papers on your own machine. Without a paper: a tour, one table and one figure for each.
+
+    Reports are printed, and written as report.html, report.md and report.json.
+    """
+    from embedrm.cli._models import make_encoder
+    from embedrm.errors import unknown_name
+    from embedrm.experiments.papers import PAPERS
+    from embedrm.experiments.papers.base import PRESETS
+    from embedrm.experiments.tour import run_tour
+
+    console = Console(quiet, as_json)
+    common.check_writable(output)
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    names = PAPERS.names() if paper == ALL else [paper or TOUR]
+    jobs = {name: run_tour if name == TOUR and paper is None else PAPERS.get(name)() for name in names}
+    dataset = load(data, Reading(columns=columns), console) if data else None
+    chosen = make_encoder(encoder, encoder_options)
+    kept = common.open_store(store)
+    reports: dict[str, Report] = {}
+    for name, job in jobs.items():
+        folder = output if output is None or len(jobs) == 1 else str(Path(output) / name)
+        if hasattr(job, "estimate"):
+            console.note(f"{name} ({preset}): {job.estimate(preset)}")
+        run = getattr(job, "run", job)
+        with console.progress() as progress:
+            report, files = run(
+                preset=preset,
+                data=dataset,
+                output=folder,
+                encoder=chosen,
+                store=kept,
+                progress=progress,
+                command=command_line(),
+            )
+        keep(f"the report of {name} is in {files['json'].parent}")
+        reports[name] = report
+        if not as_json or len(jobs) == 1:
+            console.report(report, files=files)
+        else:
+            console.note(common.report_places(files))
+    if as_json and len(jobs) > 1:
+        console.result({name: report.to_dict() for name, report in reports.items()}, "")
