@@ -132,7 +132,7 @@ def shared_beginning(chosen: str, rejected: str) -> tuple[str, str, str]:
     """
     limit = min(len(chosen), len(rejected))
     same = next((i for i in range(limit) if chosen[i] != rejected[i]), limit)
-    cut = min(same, len(chosen.rstrip()) - 1, len(rejected.rstrip()) - 1)
+    cut = min(same, len(chosen.rstrip()), len(rejected.rstrip()))
     while cut > 0 and not chosen[cut - 1].isspace():
         cut -= 1
     prompt = chosen[:cut].strip()

@@ -88,6 +88,15 @@ def test_one_error_lists_the_first_bad_rows_and_counts_all(tmp_path):
     assert "on_error='skip'" in text[4]
 
 
+def test_all_skipped_rows_are_counted_and_placed_however_few_are_shown(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [row(0), *["{"] * 30])
+    skipped = read_preferences(path, on_error="skip", max_errors_shown=2).info["skipped"]
+    assert skipped["rows"] == 30
+    assert skipped["lines"] == {str(path): {"broken JSON": list(range(2, 32))}}
+    assert len(skipped["examples"]) == 2
+    assert skipped["examples"][0].startswith(f"{path}:2: not valid JSON")
+
+
 def test_all_files_are_checked_before_the_error(tmp_path):
     one = write_jsonl(tmp_path / "a.jsonl", [row(1), "{"])
     other = write_jsonl(tmp_path / "b.jsonl", [{}, row(2)])
@@ -406,13 +415,10 @@ def test_any_bytes(tmp_path, content, name, head):
     st.booleans(),
 )
 def test_any_csv(tmp_path, rows, quoted):
-    buffer = io.StringIO()
-    buffer.write("prompt,chosen,rejected\n")
     if quoted:
-        csv.writer(buffer).writerows(rows)
-    else:
-        buffer.write("\n".join(",".join(cells) for cells in rows))
-    ends_well(write(tmp_path / "a.csv", buffer.getvalue()), "skip")
+        rows = [['"' + cell.replace('"', '""') + '"' for cell in cells] for cells in rows]
+    lines = ["prompt,chosen,rejected", *(",".join(cells) for cells in rows)]
+    ends_well(write(tmp_path / "a.csv", "\n".join(lines)), "skip")
 
 
 @FEW

@@ -181,6 +181,13 @@ def test_joining_unites_sources_groups_and_golds():
     assert joined.summary()["total"]["repeated_pairs"] == 1
 
 
+def test_joining_adds_up_counts():
+    swapped = {"pairs swapped because the outcome favoured rejected": 1}
+    one, other = (read(row(i, outcome=0.25)) for i in (1, 2))
+    assert one.info["counts"] == swapped
+    assert PreferenceDataset.concat([one, other]).info["counts"] == dict.fromkeys(swapped, 2)
+
+
 def test_joining_unpaired_data_keeps_texts_apart():
     one = read({"text": "a", "label": 1}, {"text": "b", "label": 0})
     other = read({"text": "b", "label": 0}, {"text": "c", "label": 0})
@@ -214,6 +221,7 @@ def test_what_is_written_reads_back_to_the_same_content(tmp_path, name):
     assert path.read_bytes() == first
     assert os.listdir(tmp_path) == [name]
     if name.endswith(".gz"):
+        assert first[4:8] == bytes(4)  # no time
         assert b"a.jsonl" not in first[:30]
         assert gzip.decompress(first).count(b"\n") == 5
 

@@ -421,6 +421,8 @@ def test_columns_that_fit_no_form():
     both = {"prompt": "p", "chosen": "a", "rejected": "b", "responses": ["a", "b"], "gold": [1, 0]}
     assert "'pair' and 'kwise'" in str(refused(both))
     assert read(both, form="kwise").n_pairs == 1
+    # Columns with the fields' own names decide against those that only could be meant.
+    assert read(row(1, response="x", score=1)).info["unused_columns"]["records"] == ["response", "score"]
 
 
 # -- objects ---------------------------------------------------------------------------------------------------------
