@@ -134,7 +134,7 @@ class GraphBuilder:
             for group, (prompt, _, context, _) in zip(self._natural, self._prompts)
         ]
         groups, merged = unify_groups(self._groups, natural)
-        self.counts["groups merged because their prompts are the same text"] += merged
+        self.counts["groups merged because their normalised prompts are equal"] += merged
         self._check_leak(groups)
         for row, values in self._golds.items():
             self._gold[row] = sum(value / len(values) for value in sorted(values))

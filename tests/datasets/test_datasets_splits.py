@@ -62,7 +62,7 @@ def test_a_stated_group_is_used_and_equal_prompts_join_groups():
     )
     assert data.prompts["group"].tolist()[:4] == ["a", "a", "b", "b"]
     assert data.prompts["group"][4] == prompt_group("What is 4?")
-    assert data.info["counts"] == {"groups merged because their prompts are the same text": 1}
+    assert data.info["counts"] == {"groups merged because their normalised prompts are equal": 1}
 
 
 # -- leaks in files --------------------------------------------------------------------------------------------------
