@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from embedrm import EmbeddedPreferences, PreferenceDataset, encode, load_bundled, read_preferences
+from embedrm import EmbeddedPreferences, PreferenceDataset, encode, read_preferences
 from embedrm.progress import bars
 
 FILES = (
@@ -23,6 +23,8 @@ def add_options(options: argparse.ArgumentParser) -> None:
 def load(a: argparse.Namespace) -> PreferenceDataset:
     """Every row of the files, with their own splits and domains; the bundled set in a smoke run."""
     if a.smoke:
+        from embedrm import load_bundled
+
         return load_bundled()
     if a.data is None:
         raise SystemExit("give --data FOLDER or set EMBEDRM_REAL_DATA; --smoke runs on the bundled data")

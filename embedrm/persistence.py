@@ -176,11 +176,12 @@ def load_model(folder: str | Path) -> tuple[Any, dict[str, Any]]:
 
     folder = Path(folder)
     path = folder / "model.json"
+    for needed in (path, folder / "arrays.safetensors"):
+        if not needed.is_file():
+            raise ModelError(f"{folder} holds no saved model ({needed.name} is missing)")
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
         arrays = load_file(folder / "arrays.safetensors")
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} holds no saved model ({Path(str(error.filename)).name} is missing)") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, SafetensorError) as error:
         raise ModelError(f"{folder} holds a damaged model ({error}); save it again") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -135,11 +135,31 @@ class EmbeddedResponses:
         """Domains of the prompts, sorted."""
         return tuple(np.unique(self.domain).tolist())
 
-    def view(self, name: str) -> Matrix:
-        """Return the matrix of one view, or raise with the nearest name."""
+    def view(self, name: str, width: int | None = None, who: str = "the model") -> Matrix:
+        """Return the matrix of one view.
+
+        Parameters
+        ----------
+        name : str
+        width : int, optional
+            Columns it must have: those that ``who`` was fitted on.
+        who : str
+            Who asks, for the error.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no such view (with the nearest name), or its width is another.
+        """
         if name not in self.views:
             raise unknown_name("view", name, self.views)
-        return self.views[name]
+        matrix = self.views[name]
+        if width is not None and matrix.shape[1] != width:
+            raise InvalidInputError(
+                f"{who} was fitted on view {name!r} with {width} columns, got {matrix.shape[1]}; "
+                "encode with the encoder and layers it was trained with"
+            )
+        return matrix
 
     def take(self, rows: ArrayLike) -> EmbeddedResponses:
         """Copy some responses into a new object with only their prompts; ``rows`` (n,) int."""
@@ -204,7 +224,8 @@ class EmbeddedPreferences:
         pairs = _index_array("pairs", pairs, "(n_pairs, 2)", responses.n_responses, "responses")
         if pairs.ndim != 2 or pairs.shape[1] != 2:
             raise InvalidInputError(f"pairs must have shape (n_pairs, 2), chosen first, got shape {pairs.shape}")
-        self.pairs: Rows = pairs
+        # by columns, so that the chosen and the rejected rows are each contiguous
+        self.pairs: Rows = np.asfortranarray(pairs)
         n = len(pairs)
         same = int((pairs[:, 0] == pairs[:, 1]).sum())
         if same:
@@ -355,9 +376,11 @@ class EmbeddedPreferences:
     @cached_property
     def local_pairs(self) -> Rows:
         """The pairs as positions in :attr:`active`; shape (n_pairs, 2)."""
+        if len(self.active) == self.responses.n_responses:
+            return self.pairs
         position = np.empty(self.responses.n_responses, dtype=np.intp)
         position[self.active] = np.arange(len(self.active))
-        return position[self.pairs]
+        return np.asfortranarray(position[self.pairs])
 
     @cached_property
     def active_prompts(self) -> Rows:

@@ -128,12 +128,7 @@ class Featurizer(BaseEstimator):
         """Raise unless the views this featurizer was fitted on are present with the same widths."""
         check_is_fitted(self, "dim_")
         for view in (*self.response_views_, *self.prompt_views_):
-            matrix = responses.view(view)
-            if matrix.shape[1] != len(self.centre_[view]):
-                raise InvalidInputError(
-                    f"{who} was fitted on view {view!r} with {len(self.centre_[view])} columns, got {matrix.shape[1]}; "
-                    "encode with the encoder and layers it was trained with"
-                )
+            responses.view(view, len(self.centre_[view]), who)
 
     def transform(
         self, responses: EmbeddedResponses, rows: Rows | None = None, dtype: Any = np.float64

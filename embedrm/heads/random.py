@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from embedrm.errors import InvalidInputError
 from embedrm.heads import HEADS
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_preferences
@@ -41,12 +40,7 @@ class RandomHead(RewardModel):
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "view_")
-        matrix = responses.view(self.view_)
-        if matrix.shape[1] != self.n_features_in_:
-            raise InvalidInputError(
-                f"RandomHead was fitted on view {self.view_!r} with {self.n_features_in_} columns, got {matrix.shape[1]}; "
-                "encode with the encoder and layers it was trained with"
-            )
+        matrix = responses.view(self.view_, self.n_features_in_, "RandomHead")
         key = int(self.random_state).to_bytes(16, "little", signed=True)
         take = range(len(matrix)) if rows is None else rows
         digests = (blake2b(np.ascontiguousarray(matrix[i]).data, digest_size=8, key=key).digest() for i in take)

@@ -56,7 +56,7 @@ class PairLoss:
         self.pairs = pairs
         self.n_responses = n_responses
         self.weight = weight / weight.sum()
-        self.outcome = outcome
+        self.outcome = None if (outcome == 1.0).all() else outcome
         self.target = target if target.any() else None
         self.centring = centring
 
@@ -71,12 +71,18 @@ class PairLoss:
             m -= self.target
         # one exponential serves the loss, its slope and its curvature
         e = np.exp(-np.abs(m))
-        loss = np.log1p(e) + np.maximum(-m, 0.0) + (1.0 - self.outcome) * m
-        low = e / (1.0 + e)
-        probability = np.where(m >= 0, 1.0 - low, low)
+        loss = np.log1p(e)
+        loss -= np.minimum(m, 0.0)
+        if self.outcome is not None:
+            loss += (1.0 - self.outcome) * m
         value = float(self.weight @ loss)
-        slope = scatter_to_responses(self.weight * (probability - self.outcome), self.pairs, self.n_responses)
-        curvature = self.weight * (low * (1.0 - low))
+        e /= 1.0 + e
+        # e is now the probability of the less likely side
+        error = np.where(m >= 0, -e, e - 1.0)
+        if self.outcome is not None:
+            error += 1.0 - self.outcome
+        slope = scatter_to_responses(self.weight * error, self.pairs, self.n_responses)
+        curvature = self.weight * (e * (1.0 - e))
         if self.centring:
             sums = rewards[self.chosen] + rewards[self.rejected]
             value += self.centring * float(self.weight @ sums**2)

@@ -18,15 +18,27 @@ def sample_sentence(facts: Mapping[str, Any]) -> str:
     """Say what was evaluated: pairs, ties left out, prompt groups, domains."""
     ties = f" ({facts['n_ties']:,} ties left out)" if facts["n_ties"] else ""
     return (
-        f"{facts['n_pairs']:,} pairs{ties} of {facts['n_groups']:,} prompt groups in {len(facts['domains'])} domain(s). "
+        f"{facts['n_pairs']:,} pairs{ties} of {facts['n_groups']:,} prompt groups in {_count(facts['domains'])}. "
         + INTERVAL_NOTE.format(**facts)
     )
 
 
+def _count(domains: Sequence[str]) -> str:
+    return "1 domain" if len(domains) == 1 else f"{len(domains)} domains"
+
+
 def accuracy_table(
-    facts: Mapping[str, Any], name: str = "accuracy", title: str = "Pairwise accuracy", caption: str = ""
+    facts: Mapping[str, Any],
+    name: str = "accuracy",
+    title: str = "Pairwise accuracy",
+    caption: str = "",
+    groups: Mapping[str, str] | None = None,
 ) -> Table:
-    """Models by domains, then macro, micro and log loss; ``facts`` of :func:`embedrm.evaluation.accuracy_facts`."""
+    """Models by macro, micro, log loss and domains; ``facts`` of :func:`embedrm.evaluation.accuracy_facts`.
+
+    ``groups`` names the block of rows that each model belongs to (a bound or a baseline is not a rival of a model); the
+    best cell is marked within a block.
+    """
     columns = [Column("model", "Model")]
     columns += [Column("macro", "macro", "interval", best="max"), Column("micro", "micro", "interval", best="max")]
     columns += [Column("log_loss", "log loss (nats)", "number", digits=3, best="min")]
@@ -37,6 +49,7 @@ def accuracy_table(
     rows = [
         {
             "model": row["model"],
+            **({} if groups is None else {"group": groups[row["model"]]}),
             "macro": row["macro"],
             "micro": row["micro"],
             "log_loss": None if row["log_loss"] is None else row["log_loss"]["value"],
@@ -44,7 +57,8 @@ def accuracy_table(
         }
         for row in facts["rows"]
     ]
-    return Table(name, title, columns, rows, caption=f"{caption} {sample_sentence(facts)}".strip())
+    caption = f"{caption} {sample_sentence(facts)}".strip()
+    return Table(name, title, columns, rows, caption=caption, row_groups=None if groups is None else "group")
 
 
 def accuracy_figure(
@@ -127,6 +141,5 @@ def wrong_expert_figure(facts: Mapping[str, Any], name: str = "wrong-expert") ->
         "column_label": "pairs of",
         "value_label": "accuracy",
         "centre": 0.5,
-        "limits": [0.0, 1.0],
     }
     return Figure(name, "What a wrong route costs", "heatmap", data, caption="The diagonal is oracle routing.")

@@ -68,9 +68,11 @@ def evaluate(
         n_resamples=n_resamples,
         random_state=random_state,
     )
-    report = Report("evaluation", title, notes=notes, provenance=_provenance(preferences, random_state, started, command))
+    report = Report(
+        "evaluation", title, notes=notes, provenance=_provenance(preferences, random_state, started, command)
+    )
     report.add_section("Accuracy", tables=[accuracy_table(facts)], figures=[accuracy_figure(facts)])
-    report.add_section("Margins", tables=[margin_table(facts)])
+    report.add_section("Scale of the rewards", tables=[margin_table(facts)])
     return report
 
 
@@ -127,6 +129,4 @@ def compare(
 
 def _provenance(preferences: EmbeddedPreferences, seed: int, started: float, command: str | None) -> dict[str, Any]:
     info = preferences.responses.info
-    return collect(
-        command=command, seeds=seed, encoder=info.get("encoder"), data=info.get("data"), started=started
-    )
+    return collect(command=command, seeds=seed, encoder=info.get("encoder"), data=info.get("data"), started=started)

@@ -33,6 +33,15 @@ from embedrm.reward_model import RewardModel
 
 SHARED = "one shared head"
 ROUTINGS = {"hard": "hard routing", "soft": "soft routing", "oracle": "oracle routing", "random": "random routing"}
+GROUPS = {
+    SHARED: "models",
+    "hard routing": "models",
+    "soft routing": "models",
+    "oracle routing": "bounds on routing",
+    "random routing": "bounds on routing",
+    "length only": "trivial baselines",
+    "random reward": "trivial baselines",
+}
 TOUR_FIGURE = (SHARED, "hard routing", "soft routing", "oracle routing", "random routing", "length only")
 # Candidates of the full study; chosen on training folds, never on test.
 FEATURES = {
@@ -127,7 +136,7 @@ class Namgoong2024(Paper):
             "One linear head for all domains, against one head for each domain behind a router that sees the prompt only. "
             "Oracle routing knows the true domain, random routing draws one for each prompt."
         ]
-        table = accuracy_table(c.accuracy, "router-comparison", "One head or one for each domain?")
+        table = accuracy_table(c.accuracy, "router-comparison", "One head or one for each domain?", groups=GROUPS)
         figures = [accuracy_figure(c.accuracy, TOUR_FIGURE, "router-comparison"), wrong_expert_figure(c.wrong_expert)]
         return c.findings(), Section(self.title, text, [table], figures)
 
@@ -143,7 +152,7 @@ class Namgoong2024(Paper):
         report.summary += c.findings()
         report.add_section(
             "Accuracy",
-            tables=[accuracy_table(c.accuracy, "router-comparison", "One head or one for each domain?")],
+            tables=[accuracy_table(c.accuracy, "router-comparison", "One head or one for each domain?", groups=GROUPS)],
             figures=[accuracy_figure(c.accuracy, TOUR_FIGURE, "router-comparison")],
         )
         tables = [
@@ -153,7 +162,7 @@ class Namgoong2024(Paper):
         ]
         report.add_section("Against the shared head", tables=tables)
         report.add_section("Routes", tables=[_router_table(c.router)], figures=[wrong_expert_figure(c.wrong_expert)])
-        report.add_section("Margins", tables=[margin_table(c.accuracy)])
+        report.add_section("Scale of the rewards", tables=[margin_table(c.accuracy)])
         return report
 
 

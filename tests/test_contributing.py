@@ -1,0 +1,91 @@
+"""The recipes of CONTRIBUTING.md run as printed, and what they define obeys the contract."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def recipes() -> dict[str, str]:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+    return {re.match(r"# (embedrm/\S+)", block).group(1): block for block in blocks}  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def clean_registries():
+    from embedrm.encoders import ENCODERS
+    from embedrm.heads import HEADS
+    from embedrm.routers import ROUTERS
+
+    registries = (HEADS, ROUTERS, ENCODERS)
+    for registry in registries:
+        registry.discover()
+    before = [dict(r._classes) for r in registries]
+    yield
+    for registry, classes in zip(registries, before):
+        registry._classes.clear()
+        registry._classes.update(classes)
+
+
+def define(path: str) -> dict:
+    namespace = {"__name__": path.removesuffix(".py").replace("/", ".")}
+    exec(compile(recipes()[path], path, "exec"), namespace)
+    return namespace
+
+
+def test_there_is_a_recipe_for_each_noun():
+    assert {path.split("/")[1] for path in recipes()} == {"heads", "routers", "encoders"}
+
+
+@pytest.mark.parametrize("path", sorted(recipes()))
+def test_the_file_of_a_recipe_would_be_new_and_in_an_existing_folder(path):
+    assert not (ROOT / path).exists()
+    assert (ROOT / path).parent.is_dir()
+
+
+def test_the_head_passes_the_conformance_checks_and_is_saved(clean_registries, tmp_path):
+    from embedrm import EmbeddedPreferences
+    from embedrm.checks import yield_checks
+    from embedrm.heads import HEADS
+    from embedrm.persistence import load_model, save_model
+
+    define("embedrm/heads/mean_difference.py")
+    cls = HEADS.get("mean-difference")
+    n = 0
+    for check in yield_checks(cls()):
+        check()
+        n += 1
+    assert n > 10
+    x = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+    model = cls().fit(EmbeddedPreferences.from_arrays(x, [[0, 1], [2, 3], [4, 5]]))
+    save_model(model, tmp_path / "m")
+    assert np.array_equal(load_model(tmp_path / "m")[0].predict(x), model.predict(x))
+
+
+def test_the_router_routes_two_clusters(clean_registries):
+    from embedrm.routers import ROUTERS
+
+    define("embedrm/routers/nearest_mean.py")
+    x = np.concatenate([np.zeros((5, 2)), np.full((5, 2), 4.0)])
+    y = np.repeat(["a", "b"], 5)
+    router = ROUTERS.get("nearest-mean")().fit(x, y)
+    assert router.score(x, y) == 1.0
+    assert np.allclose(router.predict_proba(x).sum(axis=1), 1.0)
+
+
+def test_the_encoder_fills_a_store(clean_registries, tmp_path):
+    from embedrm import EmbeddingStore, load_encoder
+
+    define("embedrm/encoders/letters.py")
+    store, encoder = EmbeddingStore(tmp_path / "store"), load_encoder("letters")
+    vectors = store.get(encoder, ["abba", "c"])["final"]
+    assert vectors[0, 0] == 2
+    assert vectors[0, 1] == 2
+    assert vectors[1, 2] == 1
+    assert store.plan(encoder, ["abba", "c"])["missing"] == 0
