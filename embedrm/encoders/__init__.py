@@ -54,8 +54,8 @@ def load_encoder(spec: str = DEFAULT_ENCODER, **options: Any) -> Encoder:
     cls = ENCODERS.get(name) if name in ENCODERS else None
     try:
         if cls is not None:
-            return cls.from_text(text, options)  # type: ignore[attr-defined, no-any-return]
-        return ENCODERS.get("sentence").from_text(spec, options)  # type: ignore[attr-defined, no-any-return]
+            return cls.from_text(text, options)  # type: ignore[attr-defined]
+        return ENCODERS.get("sentence").from_text(spec, options)  # type: ignore[attr-defined]
     except TypeError as err:
         raise InvalidInputError(f"the encoder {spec!r} cannot take these options: {err}") from err
 
@@ -73,7 +73,7 @@ def encoder_from_spec(spec: Mapping[str, Any]) -> Encoder:
     options = {key: value for key, value in spec.items() if key != "encoder"}
     cls = ENCODERS.get(spec["encoder"])
     try:
-        return cls(**options)  # type: ignore[no-any-return]
+        return cls(**options)
     except TypeError as err:
         raise InvalidInputError(f"the encoder {spec['encoder']!r} cannot take these options: {err}") from err
 

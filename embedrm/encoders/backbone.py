@@ -78,8 +78,8 @@ class Backbone:
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
         if not hasattr(backend, "encode_batch"):
             raise ModelError(
-                f"{self.files.folder}: the tokenizer {type(tokenizer).__name__} has no fast version, which exact token counts "
-                "need. Use a model with a tokenizer.json."
+                f"{self.files.folder}: the tokenizer {type(tokenizer).__name__} has no fast version, which exact token "
+                "counts need. Use a model with a tokenizer.json."
             )
         return backend
 
@@ -109,7 +109,7 @@ class Backbone:
 
         with torch.inference_mode(), self._lock:  # hooks of two threads on one model would see each other's states
             if self.files.kind == STATIC:
-                found = {"final": self._finish(self._first(self._flat(batch)))}
+                found: dict[Any, Any] = {"final": self._finish(self._first(self._flat(batch)))}
             else:
                 found = self._transform(batch, layers, tokens)
             return {layer: found[layer].float().numpy() for layer in layers}
@@ -122,7 +122,8 @@ class Backbone:
         if wanted and not self._layers_ready:
             self._prepare_layers(n_layers)
         if self._means is None or not wanted - {n_layers}:
-            output, means = self._first(features), {}
+            output = self._first(features)
+            means: dict[Any, Any] = {}
             states = output.get("all_layer_embeddings") if wanted - {n_layers} else None
             if states is not None:
                 means = {k: masked_mean(states[k], weights) for k in wanted - {n_layers}}

@@ -170,9 +170,12 @@ class Encoder(ABC):
             ``drop`` and ``error`` refused by :meth:`encode`.
         """
 
-    @abstractmethod
     def effective_digests(self, texts: Sequence[str]) -> list[bytes]:
-        """Digest of what the model reads of each text (16 bytes): equal for texts that truncation makes identical."""
+        """Digest of what the model reads of each text (16 bytes): equal for texts that truncation makes identical.
+
+        Here, of the text itself: right for an encoder that cuts nothing. One that truncates overrides it.
+        """
+        return [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in check_texts(texts)]
 
     @property
     def token_limit(self) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,8 @@ def _cached(cache: Path, name: str, revision: str | None) -> tuple[Path | None, 
     if not place.is_dir():
         return None, f"{where} (nothing of {name})"
     commit = revision or "main"
-    try:
+    with suppress(OSError):  # where there is no such branch, the revision may itself be a commit
         commit = (place / "refs" / commit).read_text(encoding="utf-8").strip()
-    except OSError:
-        pass  # no such branch: the revision may itself be a commit
     folder = place / "snapshots" / commit
     if not folder.is_dir():
         return None, f"{where} ({name} is there, but not its revision {revision or 'main'})"

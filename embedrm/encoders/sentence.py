@@ -327,6 +327,6 @@ class SentenceEncoder(Encoder):
         empty = next((row for row, text in enumerate(ids) if not text), None)
         if empty is not None:
             raise InvalidInputError(
-                f"text {start + empty} has no token (the tokenizer of {self.model!r} adds none of its own to an empty text). "
-                "Leave the row out."
+                f"text {start + empty} has no token (the tokenizer of {self.model!r} adds none of its own to an empty "
+                "text). Leave the row out."
             )

@@ -62,9 +62,9 @@ def test_load_encoder_wants_a_name(spec: object) -> None:
 
 
 def test_unknown_options_are_named() -> None:
-    with pytest.raises(InvalidInputError, match="cannot take these options.*colour"):
+    with pytest.raises(InvalidInputError, match=r"cannot take these options.*colour"):
         load_encoder("hashing", colour="red")
-    with pytest.raises(InvalidInputError, match="cannot take these options.*colour"):
+    with pytest.raises(InvalidInputError, match=r"cannot take these options.*colour"):
         encoder_from_spec({"encoder": "sentence", "colour": "red"})
 
 
@@ -82,7 +82,7 @@ def test_bad_specs(spec: object) -> None:
 
 
 def test_unknown_encoders_in_specs_are_named_with_the_nearest() -> None:
-    with pytest.raises(InvalidInputError, match="unknown encoder 'hashin'. Did you mean 'hashing'"):
+    with pytest.raises(InvalidInputError, match=r"unknown encoder 'hashin'. Did you mean 'hashing'"):
         encoder_from_spec({"encoder": "hashin"})
 
 
@@ -126,7 +126,8 @@ def test_building_and_naming_an_encoder_imports_nothing_heavy() -> None:
         "import sys\n"
         "from embedrm.encoders import load_encoder, SentenceEncoder\n"
         "load_encoder('no/such-model'); load_encoder('hashing').encode(['a'])\n"
-        "print(sorted({'torch', 'transformers', 'sentence_transformers', 'pandas', 'sklearn', 'huggingface_hub'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'sentence_transformers', 'pandas', 'sklearn', 'huggingface_hub'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"

@@ -46,7 +46,7 @@ def test_no_room_between_the_special_tokens() -> None:
 
 
 def test_unknown_policy_names_the_nearest() -> None:
-    with pytest.raises(InvalidInputError, match="unknown truncation policy 'heads'. Did you mean 'head'"):
+    with pytest.raises(InvalidInputError, match=r"unknown truncation policy 'heads'. Did you mean 'head'"):
         truncate(IDS, 5, "heads")
 
 
