@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from embedrm.cli import cache, compare, data, encode, evaluate, fit, reproduce, score
-from embedrm.cli._guard import Guarded, bare_help
+from embedrm.cli._guard import Guarded, bare_help, write
 
 app = typer.Typer(
     cls=Guarded,
@@ -31,7 +31,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from embedrm import __version__
 
-        typer.echo(f"embedrm {__version__}")
+        write(f"embedrm {__version__}")
         raise typer.Exit
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedrm.cli._guard import keep
+from embedrm.cli._guard import keep, printable, write
 from embedrm.errors import InvalidInputError
 from embedrm.progress import Progress, bars
 
@@ -183,7 +183,7 @@ class Console:
     def note(self, text: str) -> None:
         """Say something on stderr that is not the result."""
         if text and not self.quiet:
-            typer.echo(printable(text), err=True)
+            write(printable(text), sys.stderr)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -210,7 +210,7 @@ class Console:
 
     def result(self, facts: Any, text: str) -> None:
         """Print the result: the facts as JSON, or the text for a reader."""
-        typer.echo(json_text(facts) if self.as_json else printable(text))
+        write(json_text(facts) if self.as_json else printable(text))
 
     def report(self, report: Report, output: str | Path | None = None, files: dict[str, Path] | None = None) -> None:
         """Print a report, save it where a folder is given, and say where its files are."""
@@ -220,12 +220,12 @@ class Console:
             keep(f"the report is in {output}")
         places = report_places(files)
         if self.as_json:
-            typer.echo(json_text(report.to_dict()))
+            write(json_text(report.to_dict()))
             self.note(places)
         else:
-            typer.echo(report.text().rstrip("\n"))
+            write(report.text().rstrip("\n"))
             if places:
-                typer.echo("\n" + places)
+                write("\n" + places)
 
 
 def report_places(files: dict[str, Path] | None) -> str:
@@ -239,11 +239,6 @@ def json_text(facts: Any) -> str:
     """Return facts as indented JSON; beyond ASCII only where standard output can show it."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
     return json.dumps(facts, indent=2, ensure_ascii=not encoding.startswith("utf"), allow_nan=False)
-
-
-def printable(text: str) -> str:
-    """Show control characters instead of sending them to the terminal: texts and names come from other people."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def check_writable(output: str | None) -> None:

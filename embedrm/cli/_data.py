@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from embedrm.datasets import PreferenceDataset
 
 ALL = "all"
+ON_ERROR = ("raise", "skip")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,9 @@ def load(paths: Sequence[str] | None, reading: Reading, console: Console, **more
 
     if not paths:
         raise InvalidInputError("expected a bundled data set (such as seed) or files of preferences, got none")
-    if not all(Path(path).exists() for path in paths):
-        bundled = _bundled(paths, reading, more)
-        if bundled is not None:
-            return bundled
+    words = [path for path in paths if not Path(path).suffix and "/" not in path and not Path(path).exists()]
+    if words:
+        return _bundled(words, paths, reading, more)
     with console.progress() as progress:
         data = read_preferences(list(paths), progress=progress, **reading.options(), **more)
     console.note(data.column_note())
@@ -56,24 +56,21 @@ def load(paths: Sequence[str] | None, reading: Reading, console: Console, **more
     return data
 
 
-def _bundled(paths: Sequence[str], reading: Reading, more: dict[str, Any]) -> PreferenceDataset | None:
-    """Return the bundled data set that is named, None where only files are; a name that is neither raises."""
+def _bundled(words: Sequence[str], paths: Sequence[str], reading: Reading, more: dict[str, Any]) -> PreferenceDataset:
+    """Return the bundled data set that is named; words are those of the paths that can be no file."""
     from embedrm.datasets.bundled import bundled_names, load_bundled
 
     names = bundled_names()
-    named = [path for path in paths if path in names and not Path(path).exists()]
-    if not named:
-        for path in paths:
-            if not Path(path).exists() and not Path(path).suffix and "/" not in path:
-                raise unknown_name("data set (and no such file)", path, names)
-        return None
+    for word in words:
+        if word not in names:
+            raise unknown_name("data set (and no such file)", word, names)
     if len(paths) > 1:
-        raise InvalidInputError(f"{named[0]!r} is a bundled data set and is read alone; got {len(paths)} names")
+        raise InvalidInputError(f"{words[0]!r} is a bundled data set and is read alone; got {len(paths)} names")
     default = Reading().options()
     given = [name for name, value in {**reading.options(), **more}.items() if value != default.get(name)]
     if given:
-        raise InvalidInputError(f"{named[0]!r} is a bundled data set, read as it is; leave out {', '.join(given)}")
-    return load_bundled(named[0])
+        raise InvalidInputError(f"{words[0]!r} is a bundled data set, read as it is; leave out {', '.join(given)}")
+    return load_bundled(words[0])
 
 
 def reading_notes(info: dict[str, Any]) -> list[str]:

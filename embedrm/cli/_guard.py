@@ -9,7 +9,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -70,7 +70,7 @@ def keep(what: str) -> None:
 def bare_help(ctx: typer.Context) -> None:
     """Show a group's help where no sub-command was named."""
     if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+        write(ctx.get_help())
         raise typer.Exit
 
 
@@ -181,8 +181,19 @@ def _spoken(message: str) -> str:
     return message
 
 
+def write(text: str, stream: TextIO | None = None) -> None:
+    """Write a line to standard output, or to ``stream``; a stream that was closed before the start is no error."""
+    stream = sys.stdout if stream is None else stream
+    if stream is not None:
+        stream.write(text + "\n")
+
+
+def printable(text: str) -> str:
+    """Show control characters instead of sending them to the terminal: texts and names come from other people."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def _say(text: str) -> None:
     """Write to stderr; control characters that data or names may hold are shown and not sent to the terminal."""
-    shown = "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
     with contextlib.suppress(OSError):  # nobody may be left to tell
-        typer.echo(shown, err=True)
+        write(printable(text), sys.stderr)

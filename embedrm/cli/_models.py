@@ -142,7 +142,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
     if hint in (str, bool):
         return isinstance(value, hint)
     if isinstance(origin, type) and issubclass(origin, Mapping):

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from embedrm.cli._common import Console, json_text, settings
+from embedrm.cli._data import ON_ERROR, reading_notes
 from embedrm.datasets import Template
 from embedrm.datasets.columns import FIELDS, ColumnChooser, describe
 from embedrm.datasets.messages import as_response, read_messages, render_prompt
@@ -52,20 +53,22 @@ def typed_rows(prompt: str | None, responses: Sequence[str] | None) -> list[Scor
 
 
 def read_rows(
-    path: str, columns: Sequence[str] | None, template: Template, field: str, console: Console
+    path: str, columns: Sequence[str] | None, on_error: str, template: Template, field: str, console: Console
 ) -> list[ScoreRow]:
-    """Read the rows of a file; every bad one is told with its line, and none is skipped.
+    """Read the rows of a file; every bad one is told with its line, and left out only where that is asked for.
 
     Raises
     ------
     DataError
         For a missing column, a text that is none, or a column that has the name of the reward.
     """
+    if on_error not in ON_ERROR:
+        raise unknown_name("on_error", on_error, ON_ERROR)
     source = open_source(path)
     rows = list(source.rows())
     if not rows:
         raise DataError("the file has no rows; expected at least one.", path)
-    log = ErrorLog()
+    log = ErrorLog(on_error)
     good = [(line, row) for line, row in rows if not isinstance(row, RowError)]
     for line, row in rows:
         if isinstance(row, RowError):
@@ -85,6 +88,10 @@ def read_rows(
         except RowError as error:
             log.add(path, line, error)
     log.finish()
+    if not out:
+        raise log.error(f"none of the {log.total} rows can be used: ")
+    for text in reading_notes({"skipped": log.to_info()}):
+        console.note(text)
     return out
 
 

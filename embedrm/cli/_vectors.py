@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.cli._common import Console
+from embedrm.cli._data import ON_ERROR, reading_notes
 from embedrm.datasets.readers import open_source
 from embedrm.datasets.validate import ErrorLog, RowError, absent, check_number
 from embedrm.errors import DataError, InvalidInputError, unknown_name
@@ -32,6 +33,7 @@ class VectorFiles:
     pairs: str | None = None
     prompt_vectors: Sequence[str] | None = None
     prompt_of: str | None = None
+    on_error: str = "raise"
 
     def __bool__(self) -> bool:
         return any((self.vectors, self.pairs, self.prompt_vectors, self.prompt_of))
@@ -64,7 +66,7 @@ class VectorFiles:
         if self.pairs is None:
             raise InvalidInputError("--vectors needs --pairs FILE with the columns chosen and rejected")
         views, prompt_of = self._flat()
-        table = read_pairs(self.pairs, _rows(views), console)
+        table = read_pairs(self.pairs, _rows(views), console, self.on_error)
         n_all = len(table["chosen"])
         if "split" in table and split != "all":
             wanted = split or default
@@ -162,7 +164,7 @@ def read_array(path: str) -> NDArray[Any]:
     return array
 
 
-def read_pairs(path: str, n_responses: int, console: Console) -> dict[str, NDArray[Any]]:
+def read_pairs(path: str, n_responses: int, console: Console, on_error: str = "raise") -> dict[str, NDArray[Any]]:
     """Read the table of pairs.
 
     Returns
@@ -171,6 +173,8 @@ def read_pairs(path: str, n_responses: int, console: Console) -> dict[str, NDArr
         ``chosen`` and ``rejected`` (n_pairs,) int; where the file has them ``weight``, ``margin``, ``outcome`` (float)
         and ``group``, ``domain``, ``split`` (str); ``line`` (n_pairs,) int, the place of each.
     """
+    if on_error not in ON_ERROR:
+        raise unknown_name("on_error", on_error, ON_ERROR)
     source = open_source(path)
     missing = [side for side in ("chosen", "rejected") if source.columns is not None and side not in source.columns]
     if missing:
@@ -178,7 +182,7 @@ def read_pairs(path: str, n_responses: int, console: Console) -> dict[str, NDArr
             f"expected the columns chosen and rejected, found no {' and no '.join(missing)}.", path, source.first_line
         )
     columns: dict[str, list[Any]] = {"line": [], "chosen": [], "rejected": []}
-    log, seen, known = ErrorLog(), {}, ("chosen", "rejected", *NUMBERS, *NAMES)
+    log, seen, known = ErrorLog(on_error), {}, ("chosen", "rejected", *NUMBERS, *NAMES)
     for line, row in source.rows(None if source.columns is None else [c for c in source.columns if c in known]):
         try:
             if isinstance(row, RowError):
@@ -196,7 +200,11 @@ def read_pairs(path: str, n_responses: int, console: Console) -> dict[str, NDArr
             columns.setdefault(name, []).append(value)
     log.finish()
     if not columns["line"]:
+        if log.total:
+            raise log.error(f"none of the {log.total} rows can be used: ")
         raise DataError("the file has no rows; expected one pair a row.", path)
+    for text in reading_notes({"skipped": log.to_info()}):
+        console.note(text)
     unused = [name for name in (source.columns or seen) if name not in known]
     if unused:
         console.note(f"columns of {path} that are not used: {', '.join(unused[:12])}")

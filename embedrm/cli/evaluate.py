@@ -71,7 +71,7 @@ def evaluate(
         loaded,
         paths,
         reading,
-        VectorFiles(vectors, pairs, prompt_vectors, prompt_of),
+        VectorFiles(vectors, pairs, prompt_vectors, prompt_of, on_error),
         split,
         encoder,
         (store, no_store),

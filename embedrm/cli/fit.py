@@ -151,7 +151,7 @@ def fit(
         raise ModelError(f"{output} exists already; {remedy}. Nothing was done")
     common.check_writable(output)
     model = Recipe(head, set_, routed, router, routing, terms, response, prompt, scale).build()
-    files = VectorFiles(vectors, pairs, prompt_vectors, prompt_of)
+    files = VectorFiles(vectors, pairs, prompt_vectors, prompt_of, on_error)
     started = time.perf_counter()
     if files:
         if paths:
@@ -199,7 +199,13 @@ def _fit(model: RewardModel, preferences: EmbeddedPreferences, console: Console)
     from embedrm.cli._models import describe
 
     with console.working(f"fitting {describe(model)} on {len(preferences):,} pairs"):
-        model.fit(preferences)
+        try:
+            model.fit(preferences)
+        except ValueError as error:
+            # scikit-learn's own word on a parameter that a head or router hands on to it
+            if type(error).__name__ == "InvalidParameterError":
+                raise InvalidInputError(f"{describe(model)}: {error}") from error
+            raise
 
 
 def _facts(model: RewardModel, preferences: EmbeddedPreferences, output: str, seconds: float) -> dict[str, Any]:

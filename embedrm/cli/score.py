@@ -9,7 +9,7 @@ import typer
 
 from embedrm.cli import _common as common
 from embedrm.cli._common import Console
-from embedrm.cli._guard import keep
+from embedrm.cli._guard import keep, write
 from embedrm.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def score(
         str, typer.Option(help="What the reward is called; a list of them gets an s at the end.")
     ] = "reward",
     columns: common.Columns = None,
+    on_error: common.OnError = "raise",
     encoder: common.Encoder = None,
     store: common.Store = None,
     no_store: common.NoStore = False,
@@ -79,7 +80,7 @@ def score(
         if input_ is None:
             rows = typed_rows(prompt, response)
         else:
-            rows = read_rows(input_, columns, pipeline.template, field, console)
+            rows = read_rows(input_, columns, on_error, pipeline.template, field, console)
         rewards = _rewards(pipeline, rows, console)
         lines = with_rewards(rows, rewards, field)
     _write(lines, output, console)
@@ -117,4 +118,4 @@ def _write(lines: list[dict[str, Any]], output: str | None, console: Console) ->
         console.result(lines, "")
     else:
         for line in lines:
-            typer.echo(json_line(line))
+            write(json_line(line))

@@ -94,6 +94,8 @@ def test_every_head_has_its_name(cli, pairs_file: str, head: str) -> None:
         ("--set l2=[1,2]", "must be a number or text, got '[1,2]'"),
         ("--set max_iter=many", "'max_iter' of head 'linear' must be a whole number, got 'many'"),
         ("--set max_iter=1.5", "must be a whole number"),
+        ("--head random --set random_state=99999999999999999999", "must be a whole number"),
+        ("--routed --head linear --set router.max_iter=-1", "max_iter"),
         ("--set l2_grid=3", "must be a JSON list, each a number"),
         ('--set l2_grid=["a"]', "must be a JSON list"),
         ("--set featurizer=x", "use --terms, --response, --prompt and --scale"),

@@ -165,6 +165,19 @@ def test_misuse_is_one_line(cli, models, words: str, said: str) -> None:
     assert outcome.out == ""
 
 
+def test_bad_rows_can_be_left_out_and_are_counted(cli, models) -> None:
+    name = _write("in.jsonl", [*ROWS, {"id": 10, "prompt": "p", "response": ""}])
+    outcome = cli("score", models["linear"], name, "--on-error", "skip")
+    assert [line["id"] for line in _lines(outcome.out)] == [7, 8, 9]
+    assert "skipped 1 bad rows" in outcome.err
+    assert "in.jsonl:4" in outcome.err
+    nothing = cli(
+        "score", models["linear"], _write("in.jsonl", [{"prompt": "p", "response": ""}]), "--on-error", "skip"
+    )
+    assert nothing.code == 2
+    assert "none of the 1 rows can be used" in nothing.err
+
+
 def test_fields_can_be_renamed(cli, models) -> None:
     rows = [{"ask": "p", "said": "kettle", "reward": "old"}]
     words = ["--column", "prompt=ask", "--column", "response=said", "--field", "bt"]

@@ -1,0 +1,65 @@
+"""embedrm reproduce: the tour and the papers, on small data with the hashing encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from embedrm import Report
+
+RUN = "reproduce --encoder hashing --data"
+
+
+def test_the_tour_is_printed_and_written(cli, pairs_file: str) -> None:
+    outcome = cli(f"{RUN} {pairs_file}")
+    assert outcome.code == 0, outcome.err
+    (folder,) = Path("runs").iterdir()
+    assert folder.name.startswith("tour-")
+    for name in ("report.html", "report.md", "report.json"):
+        assert f"{folder}/{name}" in outcome.out
+        assert (folder / name).is_file()
+    report = Report.load(folder)
+    assert report.provenance["command"] == f"embedrm {RUN} {pairs_file}"
+    assert outcome.out.startswith(report.title)
+    assert "[hashing]" not in outcome.err
+
+
+def test_one_paper_says_its_estimate_first(cli, pairs_file: str) -> None:
+    outcome = cli(f"reproduce namgoong2024 --encoder hashing --data {pairs_file} --output here --json")
+    assert outcome.code == 0, outcome.err
+    from embedrm.experiments.papers import PAPERS
+
+    assert f"namgoong2024 (quick): {PAPERS.get('namgoong2024')().estimate('quick')}" in outcome.err
+    assert outcome.json() == json.loads(Path("here/report.json").read_text())
+    assert "here/report.html" in outcome.err
+
+
+def test_all_papers_have_a_folder_each(cli, pairs_file: str) -> None:
+    from embedrm.experiments.papers import PAPERS
+
+    outcome = cli(f"reproduce all --encoder hashing --data {pairs_file} --output here --quiet")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""
+    assert sorted(p.name for p in Path("here").iterdir()) == PAPERS.names()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("reproduce namgong2024", "unknown paper 'namgong2024'. Did you mean 'namgoong2024'?"),
+        ("reproduce tuor", "unknown paper 'tuor'"),
+        ("reproduce --preset slow", "unknown preset 'slow'"),
+        ("reproduce --data nothere.jsonl", "nothere.jsonl: there is no such file"),
+        ("reproduce --data pairs.jsonl --output pairs.jsonl/x", "is not a folder"),
+        ("reproduce --data pairs.jsonl --encoder nothere/model/really", "no model found"),
+    ],
+)
+def test_misuse_is_one_line(cli, pairs_file: str, words: str, said: str) -> None:
+    outcome = cli(words)
+    assert outcome.code == 2, outcome.err
+    assert outcome.err.splitlines()[-1].startswith("error: ")
+    assert said in outcome.err
+    assert outcome.out == ""
+    assert not Path("runs").exists()
