@@ -168,6 +168,23 @@ class TestComparison:
         assert facts["micro"]["high"] - facts["micro"]["low"] < 0.6 * (alone["high"] - alone["low"])
         assert facts["micro"]["p"] < 0.01
 
+    def test_pairs_of_one_group_count_as_one_draw(self):
+        # every group holds ten pairs with one fate; as if independent, the interval would be sqrt(10) shorter
+        n_groups, each = 60, 10
+        rng = np.random.default_rng(3)
+        fate_a, fate_b = (np.repeat(np.sign(rng.normal(size=n_groups) + shift), each) for shift in (0.5, 0.3))
+        widths = []
+        for groups in (np.repeat(np.arange(n_groups), each), np.arange(n_groups * each)):
+            p = EmbeddedPreferences.from_arrays(
+                np.zeros((2 * len(groups), 1)),
+                np.arange(2 * len(groups)).reshape(-1, 2),
+                prompt_of=np.repeat(np.arange(len(groups)), 2),
+                group=groups,
+            )
+            micro = comparison_facts(fate_a, fate_b, p, n_resamples=400)["micro"]
+            widths.append(micro["high"] - micro["low"])
+        assert widths[0] / widths[1] == pytest.approx(np.sqrt(each), rel=0.25)
+
     def test_values_are_differences_of_accuracies(self):
         p, a, b = many()
         facts = comparison_facts(a, b, p, n_resamples=5)

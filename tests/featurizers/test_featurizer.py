@@ -99,6 +99,16 @@ def test_constant_columns_are_centred_and_left_undivided():
     np.testing.assert_allclose(Featurizer(scale="rms").fit(flat).transform(flat.responses), 0.0, atol=1e-12)
 
 
+@pytest.mark.parametrize("value", [0.1, -0.3, 1e-9, 12345.678])
+def test_rounding_of_a_mean_is_no_variation(value):
+    n = 1000
+    x = np.column_stack([np.full(n, value), np.arange(n) % 7.0])
+    prefs = EmbeddedPreferences.from_arrays(x, np.arange(n).reshape(-1, 2))
+    f = Featurizer(scale="standard").fit(prefs)
+    assert f.spread_["response:final"][0] == 1.0
+    np.testing.assert_allclose(f.transform(prefs.responses)[:, 0], 0.0, atol=1e-6)
+
+
 def test_scale_survives_a_large_mean():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 2)) + 1e4
