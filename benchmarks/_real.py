@@ -31,8 +31,11 @@ def load(a: argparse.Namespace) -> PreferenceDataset:
     return read_preferences([Path(a.data) / f"{name}.jsonl.gz" for name in FILES])
 
 
-def vectors(a: argparse.Namespace, layers: str | None) -> EmbeddedPreferences:
-    """Encode responses and prompts (through the user's store; the hashing encoder in a smoke run)."""
+def vectors(
+    a: argparse.Namespace, layers: str | None, sides: tuple[str, ...] = ("response", "prompt")
+) -> EmbeddedPreferences:
+    """Encode the sides (through the user's store; the hashing encoder in a smoke run)."""
     with bars() as progress:
         encoder = "hashing:64" if a.smoke else a.encoder
-        return encode(load(a), encoder, layers=None if a.smoke else layers, progress=progress, store=False if a.smoke else None)
+        store = False if a.smoke else None
+        return encode(load(a), encoder, layers=None if a.smoke else layers, sides=sides, progress=progress, store=store)

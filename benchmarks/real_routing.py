@@ -22,7 +22,7 @@ from embedrm.evaluation import accuracy_facts, comparison_facts
 from embedrm.reporting import collect
 from embedrm.reporting.accuracy import accuracy_table, comparison_table
 
-GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 ROUTINGS = ("hard", "soft", "oracle", "random")
 
 
@@ -32,14 +32,14 @@ def main() -> None:
     a = options.parse_args()
     warnings.simplefilter("ignore")
     started = time.perf_counter()
-    prefs = vectors(a, "2,3,4,6,final")
+    prefs = vectors(a, "3,6,final")
     train, test = prefs.in_split("train"), prefs.in_split("test")
     if a.smoke:
         sets = {"r(final)": Featurizer(["r"], response="final", scale="rms")}
     else:
         sets = {
             f"{' + '.join(terms)} of layers {layers}": Featurizer(terms, response=layers, prompt=layers, scale=scale)
-            for layers, scale in (("final", "rms"), ("3,6", "rms"), ("3,6", "standard"), ("2,4,6", "rms"))
+            for layers, scale in (("final", "rms"), ("3,6", "rms"))
             for terms in (["r"], ["r", "p*r"])
         }
         sets = {f"{k} ({f.scale})": f for k, f in sets.items()}
@@ -62,34 +62,59 @@ def main() -> None:
         penalties = ", ".join(f"{d} {e.l2_:g}" for d, e in zip(routed.domains_, routed.experts_))
         tables[label] = (
             accuracy_facts(margins, test, logits=logits),
-            {name: comparison_facts(margins[name], margins["shared head"], test)
-             for name in ("hard routing", "soft routing", "oracle routing")},
+            {
+                name: comparison_facts(margins[name], margins["shared head"], test)
+                for name in ("hard routing", "soft routing", "oracle routing")
+            },
             f"Shared l2 {fitted[label].l2_:g}; experts: {penalties}; router l2 {routed.router_.l2_:g}, temperature "
             f"{routed.router_.temperature_:.2f}, out-of-fold router accuracy {routed.router_.out_of_fold_['accuracy']:.3f}.",
         )
         print(f"{time.perf_counter() - started:.0f} s: routed on {label}", file=sys.stderr, flush=True)
     summary = [
-        f"{label}: " + ", ".join(f"{row['model']} {row['micro']['value']:.3f}" for row in facts["rows"]) + " (micro, test)"
+        f"{label}: "
+        + ", ".join(f"{row['model']} {row['micro']['value']:.3f}" for row in facts["rows"])
+        + " (micro, test)"
         for label, (facts, _, _) in tables.items()
     ]
     report = Report(
-        "benchmark", "Shared head and routed heads on human-labelled pairs", summary=summary,
-        notes=["Files: " + ("bundled seed set (smoke run)" if a.smoke else ", ".join(FILES)) + "; every row, own splits."],
-        provenance=collect(started=started, seeds=0, encoder=prefs.responses.info["encoder"], data=prefs.responses.info["data"],
-                           extra={"truncation": prefs.responses.info["truncation"]},
-                           command=["python", "benchmarks/real_routing.py", *sys.argv[1:]]),
+        "benchmark",
+        "Shared head and routed heads on human-labelled pairs",
+        summary=summary,
+        notes=[
+            "Files: " + ("bundled seed set (smoke run)" if a.smoke else ", ".join(FILES)) + "; every row, own splits."
+        ],
+        provenance=collect(
+            started=started,
+            seeds=0,
+            encoder=prefs.responses.info["encoder"],
+            data=prefs.responses.info["data"],
+            extra={"truncation": prefs.responses.info["truncation"]},
+            command=["python", "benchmarks/real_routing.py", *sys.argv[1:]],
+        ),
     )
-    columns = [{"key": "features", "label": "features"}, {"key": "dim", "label": "dim", "kind": "integer"},
-               {"key": "l2", "label": "l2", "kind": "number"},
-               {"key": "log_loss", "label": "held-out log loss", "kind": "number", "digits": 4, "best": "min"},
-               {"key": "accuracy", "label": "held-out accuracy", "kind": "share", "best": "max"}]
-    report.add_section("Choice of features (training pairs only)", tables=[
-        {"name": "choice", "title": "Shared head, whole prompt groups held out", "columns": columns, "rows": choice}])
+    columns = [
+        {"key": "features", "label": "features"},
+        {"key": "dim", "label": "dim", "kind": "integer"},
+        {"key": "l2", "label": "l2", "kind": "number"},
+        {"key": "log_loss", "label": "held-out log loss", "kind": "number", "digits": 4, "best": "min"},
+        {"key": "accuracy", "label": "held-out accuracy", "kind": "share", "best": "max"},
+    ]
+    report.add_section(
+        "Choice of features (training pairs only)",
+        tables=[
+            {"name": "choice", "title": "Shared head, whole prompt groups held out", "columns": columns, "rows": choice}
+        ],
+    )
     for i, (label, (facts, differences, hyper)) in enumerate(tables.items()):
         section = [accuracy_table(facts, f"accuracy-{i}", "Test accuracy", hyper)]
-        section += [comparison_table(d, name, "shared head", f"difference-{i}-{name.split()[0]}") for name, d in differences.items()]
-        report.add_section(f"Features: {label}" + (" (chosen)" if i == 0 else " (the final layer alone, for comparison)"),
-                           tables=section)
+        section += [
+            comparison_table(d, name, "shared head", f"difference-{i}-{name.split()[0]}")
+            for name, d in differences.items()
+        ]
+        report.add_section(
+            f"Features: {label}" + (" (chosen)" if i == 0 else " (the final layer alone, for comparison)"),
+            tables=section,
+        )
     finish(report, "real_routing", a)
 
 

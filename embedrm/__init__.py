@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from embedrm.encoders.hashing import HashingEncoder
     from embedrm.encoders.sentence import SentenceEncoder
     from embedrm.encoding import encode
-    from embedrm.reporting.evaluation import compare, evaluate
     from embedrm.featurizers import Featurizer
     from embedrm.heads.length import LengthHead
     from embedrm.heads.linear import LinearHead
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from embedrm.pipeline import RewardPipeline
     from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
     from embedrm.reporting import Report
+    from embedrm.reporting.evaluation import compare, evaluate
     from embedrm.reward_model import RewardModel
     from embedrm.routers.logistic import LogisticRouter
     from embedrm.store import EmbeddingStore

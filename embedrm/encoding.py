@@ -28,7 +28,7 @@ def encode(
     *,
     layers: Layers | Mapping[str, Layers] = None,
     sides: Iterable[str] = ("response", "prompt"),
-    store: EmbeddingStore | None | Literal[False] = None,
+    store: EmbeddingStore | Literal[False] | None = None,
     template: Template = PLAIN,
     progress: Progress = silent,
 ) -> EmbeddedPreferences:

@@ -61,7 +61,7 @@ class RewardPipeline:
         layers: Layers | Mapping[str, Layers] = None,
         sides: Iterable[str] = ("response", "prompt"),
         template: Template = PLAIN,
-        store: EmbeddingStore | None | bool = None,
+        store: EmbeddingStore | bool | None = None,
     ) -> None:
         self.encoder = encoder
         self.model = model
@@ -185,7 +185,7 @@ class RewardPipeline:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, encoder: Encoder | None = None, store: EmbeddingStore | None | bool = None
+        cls, folder: str | Path, *, encoder: Encoder | None = None, store: EmbeddingStore | bool | None = None
     ) -> RewardPipeline:
         """Load what :meth:`save` wrote.
 
