@@ -17,6 +17,7 @@ from embedrm.cli._guard import Guarded, bare_help, write
 app = typer.Typer(
     cls=Guarded,
     add_completion=False,
+    rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Reward models on a CPU: encode text once, then train heads and routers on the vectors in seconds.",
