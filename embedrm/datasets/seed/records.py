@@ -76,8 +76,9 @@ def parse(text: str, name: str) -> list[Record]:
         nonlocal fields, last
         if fields:
             record = Record(fields, f"{name}:{start}")
-            if any(record["id"] == other["id"] for other in records):
-                raise DataError(f"the id {record['id']!r} occurs twice; give every record its own.", record.place)
+            name_of_record = record["id"]
+            if any(name_of_record == other["id"] for other in records):
+                raise DataError(f"the id {name_of_record!r} occurs twice; give every record its own.", record.place)
             records.append(record)
         fields, last = {}, ""
 
