@@ -14,6 +14,7 @@ import numpy.typing as npt
 from embedrm.encoders.base import Layer
 from embedrm.encoders.files import STATIC, TRANSFORMER, ModelFiles
 from embedrm.encoders.hidden import HiddenMeans, find_blocks, masked_mean
+from embedrm.encoders.onednn import use_onednn
 from embedrm.encoders.quiet import quiet_loading
 from embedrm.encoders.tokens import TextTokens
 from embedrm.errors import ModelError
@@ -68,6 +69,8 @@ class Backbone:
         self._first = self.model[0]
         self._rest = list(self.model.children())[1:]
         self._refuse_made_up("\n".join(messages))
+        if files.kind == TRANSFORMER:
+            use_onednn(self._first.auto_model, lambda: self._first.auto_model(**_probe()).last_hidden_state)
         self._means: HiddenMeans | None = None
         self._layers_ready = False
 
@@ -175,13 +178,13 @@ class Backbone:
         return {"input_ids": torch.from_numpy(ids), "offsets": torch.from_numpy(offsets)}
 
     def _prepare_layers(self, n_layers: int) -> None:
-        """Find the blocks, and check on two tokens that what enters them is what transformers calls hidden states."""
+        """Find the blocks, and check on a few tokens that what enters them is what transformers calls hidden states."""
         import torch
 
         model = self._first.auto_model
         blocks = find_blocks(model, n_layers)
-        some = {"input_ids": torch.tensor([[1, 0]]), "attention_mask": torch.ones((1, 2), dtype=torch.int64)}
-        weights = torch.full((1, 1, 2), 0.5)
+        some = _probe()
+        weights = torch.full((2, 1, 5), 0.2)
         states = model(**some, output_hidden_states=True).hidden_states
         if (
             getattr(self._first, "module_output_name", "token_embeddings") != "token_embeddings"
@@ -212,6 +215,14 @@ class Backbone:
                 f"the weights in {self.files.folder} are incomplete: {len(names)} of the model's arrays, {names[0]} among "
                 "them, are missing or of another shape, and would be random. Download or save the model again."
             )
+
+
+def _probe() -> dict[str, Any]:
+    """Return two short rows of the only two token ids that every vocabulary has."""
+    import torch
+
+    ids = torch.tensor([[0, 1, 1, 0, 1], [1, 0, 0, 1, 1]])
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 @contextmanager

@@ -90,10 +90,12 @@ def resolve(model: str, *, revision: str | None = None, offline: bool = False) -
         tried.append("the hub (not asked: offline)")
     else:
         for name in names:
-            found, why = _download(name, revision)
+            found, why, absent = _download(name, revision)
             if found:
                 return _checked(model, found, "the hub")
             tried.append(why)
+            if not absent:  # out of reach: asking for the next name would only take as long again
+                break
     raise ModelError(f"no weights found for the encoder {model!r}. Tried: {'; '.join(tried)}. {_remedy(model)}")
 
 
@@ -148,16 +150,21 @@ def _environment_offline() -> bool:
     return any(value.strip().upper() in ("1", "ON", "YES", "TRUE") for value in values)
 
 
-def _download(name: str, revision: str | None) -> tuple[Path | None, str]:
-    """Fetch a model into the Hugging Face cache; a hub that cannot be reached is a reason, not an exception."""
+def _download(name: str, revision: str | None) -> tuple[Path | None, str, bool]:
+    """Fetch a model into the Hugging Face cache.
+
+    A hub that cannot be reached is a reason, not an exception. The last value says that the hub answered and has no
+    such model.
+    """
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.utils import RepositoryNotFoundError
 
     where = f"the hub ({name}: "
     try:
         # One short question before anything that retries, so that being without a network takes seconds at most.
         info: Any = HfApi().model_info(name, revision=revision, timeout=HUB_PATIENCE)
     except Exception as err:  # the hub's client raises its HTTP library's own errors, which change between versions
-        return None, f"{where}{_reason(err)})"
+        return None, f"{where}{_reason(err)})", isinstance(err, RepositoryNotFoundError)
     files = [entry.rfilename for entry in info.siblings or []]
     if not any(file.endswith(".safetensors") for file in files):
         raise ModelError(
@@ -173,8 +180,8 @@ def _download(name: str, revision: str | None) -> tuple[Path | None, str]:
             ignore_patterns=list(_UNWANTED),
         )
     except Exception as err:  # as above
-        return None, f"{where}the download stopped, {_reason(err)}; it resumes when asked again)"
-    return Path(folder), ""
+        return None, f"{where}the download stopped, {_reason(err)}; it resumes when asked again)", False
+    return Path(folder), "", False
 
 
 def _reason(err: BaseException) -> str:

@@ -322,11 +322,22 @@ def test_a_hub_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         silent.listen()
         code = (
             "import time; from embedrm.encoders import resolve as r; r.HUB_PATIENCE = 0.5; t = time.monotonic()\n"
-            "found, why = r._download('org/tiny', None); print(found, why, time.monotonic() - t < 10)"
+            "found, why, absent = r._download('org/tiny', None); print(found, why, absent, time.monotonic() - t < 10)"
         )
         env = {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HUB_OFFLINE": "0"}
         ran = subprocess.run(
             [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True, timeout=60
         )
     assert ran.stdout.startswith("None the hub (org/tiny: ReadTimeout")
-    assert ran.stdout.strip().endswith("True")
+    assert ran.stdout.strip().endswith("False True")
+
+
+def test_a_bare_name_is_asked_for_twice_only_where_the_hub_answers(hub: str) -> None:
+    ran = ask(hub, "tiny")
+    assert "(sentence-transformers/tiny: RepositoryNotFoundError" in ran.stdout
+    assert "(tiny: RepositoryNotFoundError" in ran.stdout
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    ran = ask(f"http://127.0.0.1:{port}", "tiny")
+    assert ran.stdout.count("the hub (") == 1

@@ -165,8 +165,9 @@ def decoder_folder(tmp_path_factory: pytest.TempPathFactory, plain_folder: Path)
     folder = tmp_path_factory.mktemp("decoder") / "model"
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=28, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32,
-        max_position_embeddings=64, initializer_range=0.2, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+        vocab_size=28, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
+        intermediate_size=32, max_position_embeddings=64, initializer_range=0.2, pad_token_id=0,
+        bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
