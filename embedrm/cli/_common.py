@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedrm.cli._guard import keep, printable, write
-from embedrm.errors import InvalidInputError
+from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.progress import Progress, bars
 
 if TYPE_CHECKING:
@@ -269,13 +269,16 @@ def open_store(store: str | None, no_store: bool = False) -> EmbeddingStore | bo
     return opened
 
 
-def layer_choice(layers: list[str] | None) -> str | dict[str, str] | None:
-    """Read ``--layers``: one choice for all sides, or ``side=layers`` for each."""
+def layer_choice(layers: list[str] | None, sides: Sequence[str]) -> str | dict[str, str] | None:
+    """Read ``--layers``: one choice for all sides, or ``side=layers`` for each; a side must be among those encoded."""
     if not layers:
         return None
     named = [part.partition("=") for part in layers]
     if all(equals for _, equals, _ in named):
         choice = {side.strip(): value for side, _, value in named}
+        for side in choice:
+            if side not in sides:
+                raise unknown_name("side in --layers", side, sides)
         if len(choice) == len(named):
             return choice
     elif len(layers) == 1:

@@ -30,7 +30,7 @@ def list_(as_json: common.Json = False, quiet: common.Quiet = False) -> None:
     """List the bundled data sets."""
     from embedrm.datasets.bundled import bundled_names, load_bundled
 
-    facts = []
+    facts: list[dict[str, Any]] = []
     for name in bundled_names():
         data = load_bundled(name)
         facts.append(

@@ -35,7 +35,7 @@ def encode(
     console = Console(quiet, as_json)
     data = load(paths, Reading(form, columns, on_error, ties, allow_group_leak), console)
     chosen = make_encoder(encoder, encoder_options)
-    wanted = wanted_layers(chosen, common.layer_choice(layers), tuple(sides))
+    wanted = wanted_layers(chosen, common.layer_choice(layers, sides), tuple(sides))
     kept = common.open_store(store)
     if not isinstance(kept, EmbeddingStore):
         raise InvalidInputError("encode fills a store; name one with --store")

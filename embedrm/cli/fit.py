@@ -181,7 +181,7 @@ def fit(
         data = load(paths, Reading(form, columns, on_error, ties, allow_group_leak), console)
         data = take_split(data, split, "train", console)
         chosen = make_encoder(encoder, encoder_options)
-        choice = common.layer_choice(layers)
+        choice = common.layer_choice(layers, sides)
         kept: Any = common.open_store(store, no_store)
         with console.progress() as progress:
             preferences = encode(data, chosen, layers=choice, sides=tuple(sides), store=kept, progress=progress)

@@ -78,7 +78,7 @@ def reproduce(
     from embedrm.experiments.tour import run_tour
 
     console = Console(quiet, as_json)
-    common.check_writable(output)
+    common.check_writable(output or "runs")
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     names = PAPERS.names() if paper == ALL else [paper or TOUR]
@@ -88,7 +88,7 @@ def reproduce(
     kept = common.open_store(store)
     reports: dict[str, Report] = {}
     for name, job in jobs.items():
-        folder = output if output is None or len(jobs) == 1 else str(Path(output) / name)
+        folder = output if output is None or paper != ALL else str(Path(output) / name)
         if hasattr(job, "estimate"):
             console.note(f"{name} ({preset}): {job.estimate(preset)}")
         run = getattr(job, "run", job)
@@ -104,9 +104,9 @@ def reproduce(
             )
         keep(f"the report of {name} is in {files['json'].parent}")
         reports[name] = report
-        if not as_json or len(jobs) == 1:
+        if not as_json or paper != ALL:
             console.report(report, files=files)
         else:
             console.note(common.report_places(files))
-    if as_json and len(jobs) > 1:
+    if as_json and paper == ALL:
         console.result({name: report.to_dict() for name, report in reports.items()}, "")

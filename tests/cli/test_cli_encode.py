@@ -56,6 +56,8 @@ def test_layers_for_one_side(cli, pairs_file: str) -> None:
         ("--layers 3 --layers 4", "one choice for all sides"),
         ("--layers response=final --layers 4", "one choice for all sides"),
         ("--layers response=final --layers response=final", "one choice for all sides"),
+        ("--layers respnse=final", "unknown side in --layers 'respnse'. Did you mean 'response'?"),
+        ("--layers joint=final", "unknown side in --layers 'joint'"),
         ("--side answer", "unknown side 'answer'"),
         ("--encoder-option dmi=3", "Did you mean 'dim'?"),
         ("--encoder-option dim=wide", "'dim' of encoder 'hashing' must be a whole number, got 'wide'"),

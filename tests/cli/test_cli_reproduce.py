@@ -43,6 +43,8 @@ def test_all_papers_have_a_folder_each(cli, pairs_file: str) -> None:
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
     assert sorted(p.name for p in Path("here").iterdir()) == PAPERS.names()
+    as_json = cli(f"reproduce all --encoder hashing --data {pairs_file} --output there --json").json()
+    assert list(as_json) == PAPERS.names()
 
 
 @pytest.mark.parametrize(
