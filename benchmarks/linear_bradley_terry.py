@@ -22,11 +22,12 @@ import numpy as np
 from _harness import finish, in_subprocess, paired_seconds, parser, ratio_cell
 from sklearn.linear_model import LogisticRegression
 
-from embedrm import EmbeddedPreferences, LinearHead, Report
+from embedrm import EmbeddedPreferences, Featurizer, LinearHead, Report
 from embedrm.numerics.bradley_terry import log_loss
 from embedrm.reporting import PeakMemory, collect
 
 GAP = 1e-6
+RAW = Featurizer(scale="none")
 L2 = 1e-3
 LADDER = (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6, 1e-7, 1e-8)
 
@@ -50,7 +51,7 @@ def make(kind: str, prompts: int, k: int, dim: int) -> tuple[np.ndarray, np.ndar
 
 def ours(x: np.ndarray, pairs: np.ndarray, prompt_of: np.ndarray, tol: float) -> np.ndarray:
     """Fit our head; everything from the bare arrays on is inside."""
-    return LinearHead(l2=L2, tol=tol).fit(EmbeddedPreferences.from_arrays(x, pairs, prompt_of=prompt_of)).coef_
+    return LinearHead(RAW, l2=L2, tol=tol).fit(EmbeddedPreferences.from_arrays(x, pairs, prompt_of=prompt_of)).coef_
 
 
 def peer(x: np.ndarray, pairs: np.ndarray, tol: float, solver: str = "lbfgs") -> np.ndarray:
@@ -92,7 +93,7 @@ def one_kind(kind: str, a: argparse.Namespace) -> tuple[dict[str, Any], list[dic
     shape = (a.prompts, a.responses, a.dim)
     x, pairs, prompt_of = make(kind, *shape)
     exact = EmbeddedPreferences.from_arrays(x.astype(np.float64), pairs, prompt_of=prompt_of)
-    best = objective(x, pairs, LinearHead(l2=L2, tol=1e-13).fit(exact).coef_)
+    best = objective(x, pairs, LinearHead(RAW, l2=L2, tol=1e-13).fit(exact).coef_)
     tol_ours, gap_ours = loosest(lambda t: ours(x, pairs, prompt_of, t), x, pairs, best)
     tol_peer, gap_peer = loosest(lambda t: peer(x, pairs, t), x, pairs, best)
     jobs = {"ours": lambda: ours(x, pairs, prompt_of, tol_ours), "peer": lambda: peer(x, pairs, tol_peer)}

@@ -130,7 +130,8 @@ class RoutedRewardModel(RewardModel):
         margins = np.zeros(len(own))
         for train, held_out in group_folds(own.groups, self.cv, "RoutedRewardModel", own.weight):
             margins[held_out] = clone(frozen).fit(own[train]).margins(own[held_out])
-        return fit_margin_scale(margins, own.outcome, own.weight if own.weight.sum() > 0 else None)
+        weight = own.weight if own.weight.sum() > 0 else None
+        return fit_margin_scale(margins, own.outcome, weight, n_independent=len(np.unique(own.groups)))
 
     def with_routing(self, routing: str, random_state: int | None = None) -> RoutedRewardModel:
         """Return the same fitted experts and router under another routing; nothing is refitted or copied."""

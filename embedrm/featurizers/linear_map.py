@@ -56,8 +56,13 @@ class LinearMap:
                     self._views[v] = views[v][self._rows]
                 self._rows = None
         self._scaled = featurizer.scale != "none"
-        self._plain = featurizer.terms_ == ("r",) and not self._scaled
         self._blocks = featurizer.feature_blocks()
+        # Without interactions the scaling folds into the weights, and a whole matrix is one product.
+        self._whole = (
+            featurizer.terms_ == ("r",)
+            and self._rows is None
+            and all(self._views[v].dtype == self.dtype for v in featurizer.response_views_)
+        )
 
     def _block(self, view: str, rows: slice | Rows) -> NDArray[Any]:
         block = self._views[view][rows]
@@ -72,10 +77,13 @@ class LinearMap:
 
     def forward(self, theta: Vector) -> Vector:
         """Rewards ``Phi @ theta``; shape (n,), float64."""
-        if self._plain and len(self._blocks) == 1 and self._rows is None:
-            matrix = self._views[self._blocks[0][2]]
-            if matrix.dtype == self.dtype:
-                return (matrix @ theta.astype(self.dtype)).astype(np.float64)
+        if self._whole:
+            rewards = np.zeros(self.n)
+            for _, _, view, columns in self._blocks:
+                w = theta[columns] / self.featurizer.spread_[view]
+                rewards += self._views[view] @ w.astype(self.dtype)
+                rewards -= float(self.featurizer.centre_[view] @ w)
+            return rewards
         weights = theta.astype(self.dtype)
         out = np.empty(self.n)
         for start in range(0, self.n, BLOCK_ROWS):
@@ -102,12 +110,14 @@ class LinearMap:
 
     def adjoint(self, g: Vector) -> Vector:
         """Gradient ``Phi.T @ g``; shape (dim,), float64."""
-        if self._plain and len(self._blocks) == 1 and self._rows is None:
-            matrix = self._views[self._blocks[0][2]]
-            if matrix.dtype == self.dtype:
-                return (g.astype(self.dtype) @ matrix).astype(np.float64)
         out = np.zeros(self.dim)
+        total_slope = float(g.sum())
         g = g.astype(self.dtype)
+        if self._whole:
+            for _, _, view, columns in self._blocks:
+                centred = (g @ self._views[view]).astype(np.float64) - total_slope * self.featurizer.centre_[view]
+                out[columns] = centred / self.featurizer.spread_[view]
+            return out
         for start in range(0, self.n, BLOCK_ROWS):
             rows = self._response_rows(start)
             z_p = self._prompt_blocks(start)

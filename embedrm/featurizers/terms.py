@@ -38,10 +38,11 @@ class Featurizer(BaseEstimator):
         ``response:*`` views where absent.
     prompt : str or sequence of str, optional
         Prompt views for the interaction terms, likewise. All ``prompt:*`` views where absent; unused without such terms.
-    scale : {"none", "rms", "standard"}
-        ``"none"`` leaves vectors as they are. ``"rms"`` divides a view by one number, the root mean square of its
-        centred columns. ``"standard"`` centres every column and divides it by its standard deviation; constant columns
-        are left undivided. Both are fitted on the active responses (and their prompts) only.
+    scale : {"rms", "standard", "none"}
+        ``"rms"`` centres every column of a view and divides the view by one number, the root mean square of its centred
+        columns: layers of different size become comparable to one penalty, and their geometry stays.
+        ``"standard"`` divides every column by its own standard deviation; constant columns are left undivided.
+        ``"none"`` leaves vectors as they are. All are fitted on the active responses (and their prompts) only.
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class Featurizer(BaseEstimator):
         terms: Iterable[str] = ("r",),
         response: str | Iterable[str] | None = None,
         prompt: str | Iterable[str] | None = None,
-        scale: str = "none",
+        scale: str = "rms",
     ) -> None:
         self.terms = terms
         self.response = response
@@ -117,6 +118,14 @@ class Featurizer(BaseEstimator):
             block = matrix[rows[start : start + 4096]].astype(np.float64)
             total += block.sum(axis=0)
             squares += np.einsum("ij,ij->j", block, block)
+        if not len(rows):
+            raise InvalidInputError("Featurizer needs at least one active response, got none; check the pairs")
+        if not np.isfinite(squares).all():
+            n_bad = sum(int((~np.isfinite(matrix[i])).any()) for i in rows)
+            raise InvalidInputError(
+                f"Featurizer expects finite vectors, got NaN, infinity or values too large to square in view {view!r}, in "
+                f"{n_bad or 'some'} of {len(rows)} rows; look at the embeddings (embedrm cache verify)"
+            )
         mean = total / len(rows)
         variance = np.maximum(squares / len(rows) - mean**2, 0.0)
         # below this, a column's variation is rounding of its mean

@@ -23,7 +23,7 @@ from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_finite, check_preferences
 
 OBJECTIVES = ("bradley-terry", "bt-margin")
-L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+L2_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Pairs sampled for the metric of the solver, per feature; it shapes the path to the optimum, not the optimum.
 _METRIC_PAIRS_PER_FEATURE = 4
 _METRIC_MIN_PAIRS = 2_048
@@ -125,6 +125,8 @@ class LinearHead(RewardModel):
         who = type(self).__name__
         prefs = check_preferences(preferences, who)
         self._check_parameters()
+        if prefs.weight.sum() <= 0:
+            raise InvalidInputError("LinearHead needs pairs with positive weight, got only zeros")
         if self.l2 == "cv":
             self.l2_, self.cv_results_ = self._choose_l2(prefs)
         else:
@@ -184,8 +186,6 @@ class LinearHead(RewardModel):
                 hits[k] += float(pair_credit(margins[~outside.ties]).sum())
             total += float(outside.weight.sum())
             labelled += int((~outside.ties).sum())
-        if total <= 0:
-            raise InvalidInputError("LinearHead(l2='cv') needs pairs with positive weight, got only zeros")
         results = [
             {"l2": l2, "log_loss": float(loss / total), "accuracy": float(hit / max(1, labelled))}
             for l2, loss, hit in zip(grid, losses, hits)
@@ -197,8 +197,6 @@ class _Problem:
     """One training set's objective and the coordinates in which it is solved."""
 
     def __init__(self, head: LinearHead, featurizer: Featurizer, prefs: EmbeddedPreferences) -> None:
-        if prefs.weight.sum() <= 0:
-            raise InvalidInputError("LinearHead needs pairs with positive weight, got only zeros")
         self.head = head
         self.map = LinearMap(featurizer, prefs.responses, prefs.active)
         target = np.zeros(len(prefs))
@@ -206,7 +204,7 @@ class _Problem:
             target = head.margin_scale * np.nan_to_num(prefs.margin, nan=0.0)
         outcome = smooth_outcome(prefs.outcome, head.label_smoothing)
         self.loss = PairLoss(prefs.local_pairs, self.map.n, prefs.weight, outcome, target, head.centring)
-        self._moment: NDArray[Any] | None = None
+        self._metric: Any = None
 
     def value_and_gradient(self, theta: NDArray[np.float64], l2: float) -> tuple[float, NDArray[np.float64]]:
         """Return the penalised objective and its gradient; the solver takes its parts, tests take the whole."""
@@ -241,20 +239,42 @@ class _Problem:
         )
 
     def _transform(self, l2: float) -> NDArray[np.float64]:
-        """Whitening of an estimate of the Hessian at zero over evenly strided pairs."""
-        if self._moment is None:
+        """Whitening of an estimate of the Hessian at zero, from evenly strided pairs."""
+        if self._metric is None:
             n_pairs = len(self.loss.pairs)
-            wanted = min(_METRIC_MAX_PAIRS, max(_METRIC_MIN_PAIRS, _METRIC_PAIRS_PER_FEATURE * self.map.dim))
-            sample = np.unique(np.linspace(0, n_pairs - 1, min(wanted, n_pairs)).astype(np.intp))
-            moment = np.zeros((self.map.dim, self.map.dim), dtype=self.map.dtype)
-            for block in np.array_split(sample, max(1, len(sample) // 2048)):
-                d = self.map.differences(self.loss.pairs[block])
-                moment += d.T @ d
-            if not np.isfinite(np.diag(moment)).all():
-                self._find_bad_rows()
-            self._moment = moment * (0.25 / len(sample))
-        h = self._moment.astype(np.float64)
-        # The sample may miss directions that the data has; a floor keeps the metric defined, and mild, there.
-        floor = 1e-3 * max(float(np.trace(h)) / len(h), 1e-12)
-        h[np.diag_indices_from(h)] += l2 + floor
+            # With fewer pairs than features, the optimum lies in the span of the differences (unless centring pulls on
+            # sums as well), and the problem is solved there.
+            narrow = n_pairs < self.map.dim and not self.head.centring
+            self._metric = self._span() if narrow else self._moment(n_pairs)
+        if isinstance(self._metric, tuple):
+            basis, curvature = self._metric
+            return basis / np.sqrt(curvature + l2)
+        h = self._metric.copy()
+        h[np.diag_indices_from(h)] += l2
         return metric_transform(h)
+
+    def _span(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Orthonormal basis (dim, rank) of the pairs' differences, and the Hessian's eigenvalues on it."""
+        d = self.map.differences(self.loss.pairs).astype(np.float64)
+        if not np.isfinite(d).all():
+            self._find_bad_rows()
+        eigenvalues, vectors = np.linalg.eigh(d @ d.T)
+        kept = eigenvalues > 1e-12 * max(float(eigenvalues[-1]), 1e-300)
+        eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
+        basis = (d.T @ vectors) / np.sqrt(eigenvalues)
+        return basis, eigenvalues * (0.25 / len(d)) + 1e-12
+
+    def _moment(self, n_pairs: int) -> NDArray[np.float64]:
+        """Estimate of the unpenalised Hessian (dim, dim)."""
+        wanted = min(_METRIC_MAX_PAIRS, max(_METRIC_MIN_PAIRS, _METRIC_PAIRS_PER_FEATURE * self.map.dim))
+        sample = np.unique(np.linspace(0, n_pairs - 1, min(wanted, n_pairs)).astype(np.intp))
+        moment = np.zeros((self.map.dim, self.map.dim), dtype=self.map.dtype)
+        for block in np.array_split(sample, max(1, len(sample) // 2048)):
+            d = self.map.differences(self.loss.pairs[block])
+            moment += d.T @ d
+        if not np.isfinite(np.diag(moment)).all():
+            self._find_bad_rows()
+        h = moment.astype(np.float64) * (0.25 / len(sample))
+        # The sample may miss directions that the data has; a floor keeps the metric defined, and mild, there.
+        h[np.diag_indices_from(h)] += 1e-3 * max(float(np.trace(h)) / len(h), 1e-12)
+        return h

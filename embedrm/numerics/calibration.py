@@ -15,8 +15,10 @@ Vector = NDArray[np.float64]
 LOG_SCALE_BOUNDS = (-7.0, 7.0)
 
 
-def fit_margin_scale(margins: Vector, outcome: Vector | float = 1.0, weight: Vector | None = None) -> float:
-    r"""Scale a > 0 that minimises the weighted mean of :math:`-\log\sigma(a\,m)` (1/a is the temperature).
+def fit_margin_scale(
+    margins: Vector, outcome: Vector | float = 1.0, weight: Vector | None = None, n_independent: int | None = None
+) -> float:
+    r"""Scale a > 0 that minimises the weighted mean of :math:`-\log\sigma(a\,m)` with Platt's targets (1/a: temperature).
 
     Parameters
     ----------
@@ -26,6 +28,10 @@ def fit_margin_scale(margins: Vector, outcome: Vector | float = 1.0, weight: Vec
         Vote share of the chosen response.
     weight : ndarray of shape (n_pairs,), optional
         Pair weights.
+    n_independent : int, optional
+        Independent observations behind the margins (prompt groups); the number of pairs where absent. Outcomes q become
+        :math:`(n q + 1) / (n + 2)`, so that margins which rank every pair rightly get the confidence that n
+        observations can support, and not an infinite one.
 
     Returns
     -------
@@ -34,11 +40,14 @@ def fit_margin_scale(margins: Vector, outcome: Vector | float = 1.0, weight: Vec
 
     References
     ----------
-    Guo et al. (2017), "On calibration of modern neural networks", section 4.2, for a single score.
+    Platt (1999), "Probabilistic outputs for support vector machines", section 2.2 (the targets); Guo et al. (2017), "On
+    calibration of modern neural networks", section 4.2 (a single scale).
     """
+    n = len(margins) if n_independent is None else n_independent
+    target = (n * np.asarray(outcome, dtype=np.float64) + 1.0) / (n + 2.0)
 
     def objective(log_scale: float) -> float:
-        return float(np.average(log_loss(np.exp(log_scale) * margins, outcome), weights=weight))
+        return float(np.average(log_loss(np.exp(log_scale) * margins, target), weights=weight))
 
     return float(np.exp(minimize_scalar(objective, bounds=LOG_SCALE_BOUNDS, method="bounded").x))
 

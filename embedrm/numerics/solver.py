@@ -78,8 +78,9 @@ def minimise(
         The penalty, at least 0.
     start : ndarray of shape (dim,)
         First point.
-    transform : ndarray of shape (dim, dim)
-        T with ``T @ T.T`` near the inverse Hessian, from :func:`metric_transform`.
+    transform : ndarray of shape (dim, rank)
+        T with ``T @ T.T`` near the inverse Hessian, from :func:`metric_transform`; with rank < dim, on a subspace in which
+        the start and every gradient lie.
     tol : float
         Objective gap to reach: half the squared whitened gradient norm is brought to ``SAFETY`` times this.
     max_iter : int

@@ -74,7 +74,9 @@ def test_scale_and_offset_by_hand():
         margins = np.zeros(len(own))
         for train, test in group_folds(own.groups, 3, weight=own.weight):
             margins[test] = LinearHead(l2=0.01).fit(own[train]).margins(own[test])
-        assert routed.scale_[k] == pytest.approx(fit_margin_scale(margins, own.outcome, own.weight), rel=1e-9)
+        assert routed.scale_[k] == pytest.approx(
+            fit_margin_scale(margins, own.outcome, own.weight, len(np.unique(own.groups))), rel=1e-9
+        )
         rewards = LinearHead(l2=0.01).fit(own).predict(own.responses)[own.active]
         assert routed.offset_[k] == pytest.approx(rewards.mean(), rel=1e-9)
 
@@ -323,7 +325,9 @@ class TestErrors:
         prefs = conflicting()
         row = prefs.in_domain("verse").pairs[0, 0]
         prefs.responses.views["response:final"][row] = np.nan
-        with pytest.raises(InvalidInputError, match=r"^the expert of domain 'verse' \(24 pairs\): LinearHead.fit met"):
+        with pytest.raises(
+            InvalidInputError, match=r"^the expert of domain 'verse' \(24 pairs\): Featurizer expects finite"
+        ):
             model().fit(prefs)
 
 

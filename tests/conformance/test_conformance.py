@@ -25,7 +25,7 @@ VARIANTS = {
     "linear/products": LinearHead(Featurizer(("r", "p*r"), scale="rms")),
     "linear/distances": LinearHead(Featurizer(("r", "abs(p-r)"), scale="standard")),
     "linear/bt-margin": LinearHead(objective="bt-margin", label_smoothing=0.1),
-    "linear/centring": LinearHead(centring=0.05),
+    "linear/centring": LinearHead(Featurizer(scale="none"), centring=0.05),
     "routed/cheap": RoutedRewardModel(**_CHEAP),
     "routed/hard": RoutedRewardModel(routing="hard", calibrate=False, **_CHEAP),
     "routed/oracle": RoutedRewardModel(routing="oracle", calibrate=False, **_CHEAP),

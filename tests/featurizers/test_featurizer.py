@@ -25,7 +25,7 @@ def data(dtype=np.float64, **views):
 
 def test_terms_by_hand():
     prefs = data()
-    features = Featurizer(("r", "p*r", "abs(p-r)")).fit(prefs).transform(prefs.responses)
+    features = Featurizer(("r", "p*r", "abs(p-r)"), scale="none").fit(prefs).transform(prefs.responses)
     np.testing.assert_array_equal(
         features[:3],
         [
@@ -39,7 +39,7 @@ def test_terms_by_hand():
 def test_order_is_terms_then_prompt_views_then_response_views():
     views = {"response:3": R, "response:6": R + 10, "prompt:3": P, "prompt:6": P + 1, "joint:3": np.ones((4, 2)) * 7}
     prefs = data(**views)
-    f = Featurizer(("p*r", "r"), response="6,3", prompt="3,6").fit(prefs)
+    f = Featurizer(("p*r", "r"), response="6,3", prompt="3,6", scale="none").fit(prefs)
     rows = np.array([1])
     r6, r3, p3, p6 = R[1] + 10, R[1], P[0], P[0] + 1
     np.testing.assert_array_equal(
@@ -66,7 +66,9 @@ def test_the_default_takes_every_response_view_and_no_prompt():
 
 def test_a_joint_view_stands_on_the_response_side():
     prefs = data(**{"response:3": R, "joint:3": R * 2, "prompt:3": P})
-    np.testing.assert_array_equal(Featurizer(response="joint:3").fit(prefs).transform(prefs.responses), R * 2)
+    np.testing.assert_array_equal(
+        Featurizer(response="joint:3", scale="none").fit(prefs).transform(prefs.responses), R * 2
+    )
 
 
 def test_rms_by_hand_on_active_rows_only():

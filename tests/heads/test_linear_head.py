@@ -37,6 +37,9 @@ def data(seed=0, dtype=np.float64, weight=None, outcome=None, margin=None):
     )
 
 
+RAW = Featurizer(scale="none")
+
+
 def logistic_coefficients(differences, l2, weight, seed=3):
     """Scikit-learn's estimator on differences with random signs."""
     sign = np.where(np.random.default_rng(seed).random(len(differences)) < 0.5, -1.0, 1.0)
@@ -51,8 +54,8 @@ class TestAgainstLogisticRegression:
     @pytest.mark.parametrize("l2", [1e-4, 1e-2, 1.0])
     @pytest.mark.parametrize(
         "featurizer",
-        [None, Featurizer(("r", "p*r")), Featurizer(("r", "p*r", "abs(p-r)"), scale="standard")],
-        ids=["r", "products", "all terms scaled"],
+        [RAW, None, Featurizer(("r", "p*r"), scale="none"), Featurizer(("r", "p*r", "abs(p-r)"), scale="standard")],
+        ids=["r", "r scaled", "products", "all terms scaled"],
     )
     def test_coefficients_agree(self, l2, weighted, featurizer):
         prefs = data(weight=weighted)
@@ -69,7 +72,7 @@ class TestAgainstLogisticRegression:
         prefs = data()[20:120]
         x = prefs.responses.views["response:final"]
         expected = logistic_coefficients(x[prefs.pairs[:, 0]] - x[prefs.pairs[:, 1]], 0.01, prefs.weight)
-        coef = LinearHead(tol=1e-12).fit(prefs).coef_
+        coef = LinearHead(RAW, tol=1e-12).fit(prefs).coef_
         assert np.linalg.norm(coef - expected) <= 1e-6 * np.linalg.norm(expected)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -77,7 +80,7 @@ class TestAgainstLogisticRegression:
         prefs = data(dtype=dtype)
         x = prefs.responses.views["response:final"].astype(np.float64)
         expected = logistic_coefficients(x[prefs.pairs[:, 0]] - x[prefs.pairs[:, 1]], 0.01, prefs.weight)
-        np.testing.assert_allclose(LinearHead().fit(prefs).coef_, expected, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(LinearHead(RAW).fit(prefs).coef_, expected, rtol=2e-3, atol=2e-3)
 
 
 def test_one_hot_items_are_choix():
@@ -91,7 +94,7 @@ def test_one_hot_items_are_choix():
     for alpha in (1e-2, 1.0):
         expected = choix.opt_pairwise(9, comparisons, alpha=alpha, method="Newton-CG", tol=1e-12)
         prefs = EmbeddedPreferences.from_arrays(np.eye(9), comparisons)
-        head = LinearHead(l2=2 * alpha / len(comparisons), tol=1e-15).fit(prefs)
+        head = LinearHead(RAW, l2=2 * alpha / len(comparisons), tol=1e-15).fit(prefs)
         np.testing.assert_allclose(head.coef_, expected, rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(head.predict(prefs), expected, rtol=1e-6, atol=1e-7)
 
@@ -119,7 +122,7 @@ class TestObjective:
 
     def test_value_by_definition(self):
         prefs = data(weight=True, outcome=True, margin=True)
-        head = LinearHead(objective="bt-margin", margin_scale=0.5, label_smoothing=0.1, centring=0.05)
+        head = LinearHead(RAW, objective="bt-margin", margin_scale=0.5, label_smoothing=0.1, centring=0.05)
         problem = _Problem(head, head._new_featurizer().fit(prefs), prefs)
         theta = np.random.default_rng(2).normal(size=DIM)
         r = prefs.responses.views["response:final"] @ theta
@@ -160,7 +163,7 @@ class TestObjective:
     def test_centring_takes_the_free_constant_away(self):
         x = np.random.default_rng(5).normal(size=(60, DIM)) + 3.0
         prefs = EmbeddedPreferences.from_arrays(x, np.arange(60).reshape(-1, 2))
-        free, pinned = (LinearHead(centring=c).fit(prefs).predict(prefs) for c in (0.0, 0.5))
+        free, pinned = (LinearHead(RAW, centring=c).fit(prefs).predict(prefs) for c in (0.0, 0.5))
         assert abs(pinned.mean()) < 0.1 * abs(free.mean())
 
     def test_ties_pull_rewards_together(self):
@@ -256,7 +259,7 @@ class TestErrors:
             prefs = EmbeddedPreferences.from_arrays(spoilt, np.arange(2 * n).reshape(-1, 2))
             with (
                 np.errstate(invalid="ignore"),
-                pytest.raises(InvalidInputError, match=r"no finite reward for 1 of \d+ responses"),
+                pytest.raises(InvalidInputError, match=r"finite (vectors|reward).* 1 of \d+ (rows|responses)"),
             ):
                 LinearHead(l2=l2).fit(prefs)
 
@@ -277,7 +280,7 @@ class TestErrors:
 class TestPredict:
     def test_a_bare_matrix_and_no_rows(self):
         prefs = data()
-        head = LinearHead().fit(prefs)
+        head = LinearHead(RAW).fit(prefs)
         x = np.random.default_rng(7).normal(size=(5, DIM))
         np.testing.assert_allclose(head.predict(x), x @ head.coef_, rtol=1e-12)
         np.testing.assert_allclose(head.predict(x.tolist()), x @ head.coef_, rtol=1e-12)

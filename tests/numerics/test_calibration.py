@@ -14,7 +14,8 @@ from embedrm.numerics.calibration import LOG_SCALE_BOUNDS, fit_margin_scale, fit
 def test_margin_scale_is_recovered_from_exact_shares(true_scale):
     m = np.random.default_rng(0).normal(size=400) / true_scale
     # the outcome is the true probability itself, so the minimum is at the true scale exactly
-    assert fit_margin_scale(m, expit(true_scale * m)) == pytest.approx(true_scale, rel=1e-4)
+    shares = expit(true_scale * m)
+    assert fit_margin_scale(m, shares, n_independent=10**9) == pytest.approx(true_scale, rel=1e-4)
 
 
 def test_margin_scale_is_recovered_from_labels():
@@ -27,7 +28,7 @@ def test_margin_scale_is_recovered_from_labels():
 def test_margin_scale_is_a_minimum():
     rng = np.random.default_rng(2)
     m, q, w = rng.normal(size=50) + 0.4, rng.uniform(0.5, 1, size=50), rng.uniform(0, 2, size=50)
-    a = fit_margin_scale(m, q, w)
+    a = fit_margin_scale(m, q, w, n_independent=10**9)
 
     def loss(scale):
         return np.average(log_loss(scale * m, q), weights=w)
@@ -37,15 +38,20 @@ def test_margin_scale_is_a_minimum():
 
 def test_weight_two_is_the_margin_twice():
     m = np.random.default_rng(3).normal(size=30) + 0.3
-    assert fit_margin_scale(m, weight=np.repeat([2.0, 1.0], 15)) == pytest.approx(
-        fit_margin_scale(np.concatenate([m, m[:15]])), rel=1e-4
+    assert fit_margin_scale(m, weight=np.repeat([2.0, 1.0], 15), n_independent=30) == pytest.approx(
+        fit_margin_scale(np.concatenate([m, m[:15]]), n_independent=30), rel=1e-4
     )
 
 
-def test_useless_margins_end_at_the_lower_bound_and_perfect_ones_at_the_upper():
+def test_useless_margins_end_at_the_lower_bound():
     m = np.abs(np.random.default_rng(4).normal(size=50)) + 0.1
     assert fit_margin_scale(-m) == pytest.approx(np.exp(LOG_SCALE_BOUNDS[0]), rel=0.01)
-    assert fit_margin_scale(m) > 10.0
+
+
+@pytest.mark.parametrize("n", [1, 10, 1000])
+def test_perfect_margins_get_the_confidence_that_their_number_supports(n):
+    # all margins equal one and all are right: Platt's target (n + 1) / (n + 2) is the probability, so a = log(n + 1)
+    assert fit_margin_scale(np.ones(n)) == pytest.approx(np.log(n + 1), rel=1e-4)
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 4.0])

@@ -146,7 +146,9 @@ class Namgoong2024(Paper):
         featurizer, n_resamples = FEATURES["response"], N_RESAMPLES
         if preset == "full":
             featurizer, table = _choose_features(data, progress)
-            report.add_section("Features", "Chosen by the log loss of training folds, whole prompt groups held out.", [table])
+            report.add_section(
+                "Features", "Chosen by the log loss of training folds, whole prompt groups held out.", [table]
+            )
             n_resamples = 5 * N_RESAMPLES
         c = _Comparison(data, featurizer, progress, n_resamples)
         report.summary += c.findings()
@@ -171,7 +173,9 @@ def _router_table(facts: dict[str, Any]) -> Table:
     columns = [{"key": "truth", "label": "true domain"}]
     columns += [{"key": f"d{i}", "label": name, "kind": "integer"} for i, name in enumerate(names)]
     rows = [{"truth": a, **{f"d{i}": n for i, n in enumerate(row)}} for a, row in zip(names, facts["counts"])]
-    caption = f"Test prompts by true domain (rows) and routed domain (columns); {facts['accuracy']:.1%} on the diagonal."
+    caption = (
+        f"Test prompts by true domain (rows) and routed domain (columns); {facts['accuracy']:.1%} on the diagonal."
+    )
     return Table("router", "Where the router sends prompts", columns, rows, caption=caption)
 
 
