@@ -316,6 +316,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
+def plural(n: int, noun: str) -> str:
+    """Return a count with its noun: "1 segment", "2 segments"."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def size(n_bytes: int) -> str:
     """Return a number of bytes as a person reads it."""
     amount = float(n_bytes)

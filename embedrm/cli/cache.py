@@ -76,7 +76,7 @@ def stats(store: common.Store = None, as_json: common.Json = False, quiet: commo
         ]
         for e in facts["encoders"]
     ]
-    lines = [f"{facts['path']}: {len(rows):,} encoders, {common.size(facts['bytes'])}"]
+    lines = [f"{facts['path']}: {common.plural(len(rows), 'encoder')}, {common.size(facts['bytes'])}"]
     if rows:
         header = ["encoder", "model", "dtype", "texts", "texts of each layer", "segments", "size"]
         lines += ["", common.table(header, rows)]
@@ -84,7 +84,9 @@ def stats(store: common.Store = None, as_json: common.Json = False, quiet: commo
     quarantined = sum(len(e["quarantined"]) for e in facts["encoders"])
     stray = len(facts["leftovers"]) + sum(len(e["leftovers"]) for e in facts["encoders"])
     if damaged:
-        lines.append(f"{damaged:,} segments cannot be opened; 'embedrm cache verify --repair' sets them aside")
+        lines.append(
+            f"{common.plural(damaged, 'segment')} cannot be opened; 'embedrm cache verify --repair' sets them aside"
+        )
     if quarantined:
         lines.append(f"{quarantined:,} files are in quarantine; they are not read, and may be deleted")
     if stray:
@@ -120,8 +122,8 @@ def verify(
             repair, encoder=None if encoder is None else load_encoder(encoder), progress=progress("verify (bytes)")
         )
     lines = [
-        f"{opened.path}: {found.segments:,} segments are whole ({found.vectors:,} vectors, {common.size(found.bytes)}), "
-        f"{len(found.damaged):,} files are damaged"
+        f"{opened.path}: whole are {common.plural(found.segments, 'segment')} ({found.vectors:,} vectors, {common.size(found.bytes)}), "
+        f"damaged are {common.plural(len(found.damaged), 'file')}"
     ]
     for damage in found.damaged:
         place = f"; moved to {damage.quarantined}" if damage.quarantined else ""
@@ -157,8 +159,8 @@ def compact(
         )
     console.result(
         facts,
-        f"{facts['merged']:,} segments merged into {facts['written']:,}, {common.size(facts['bytes_freed'])} freed, "
-        f"{facts['leftovers_removed']:,} temporary files removed",
+        f"{common.plural(facts['merged'], 'segment')} merged into {facts['written']:,}, {common.size(facts['bytes_freed'])} freed, "
+        f"{common.plural(facts['leftovers_removed'], 'temporary file')} removed",
     )
 
 
@@ -192,7 +194,7 @@ def import_(
     opened = _store(store)
     keep("segments that were taken in are kept; the same command goes on from there")
     facts: dict[str, Any] = opened.import_(source)
-    text = f"{_counted(facts)} taken from {source}; {facts['present']:,} segments were there already"
+    text = f"{_counted(facts)} taken from {source}; already there: {facts['present']:,}"
     Console(quiet, as_json).result({"path": source, **facts}, text)
 
 
@@ -220,4 +222,10 @@ def remove(
 
 
 def _counted(facts: dict[str, Any]) -> str:
-    return f"{facts['encoders']:,} encoders, {facts['segments']:,} segments, {common.size(facts['bytes'])}"
+    return ", ".join(
+        [
+            common.plural(facts["encoders"], "encoder"),
+            common.plural(facts["segments"], "segment"),
+            common.size(facts["bytes"]),
+        ]
+    )

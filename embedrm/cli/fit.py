@@ -235,7 +235,7 @@ def _text(facts: dict[str, Any]) -> str:
     found = [
         f"{name.rstrip('_')} {value:.4g}" if isinstance(value, float) else f"{name.rstrip('_')} {value}"
         for name, value in facts["fitted"].items()
-        if isinstance(value, (int, float, str))
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool)
     ]
     lines = [
         f"model     {facts['model']}",

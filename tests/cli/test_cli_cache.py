@@ -42,7 +42,7 @@ def test_stats_are_those_of_the_store(cli, filled: str, home: Path) -> None:
 def test_verify_finds_a_flipped_bit_and_repair_sets_it_aside(cli, filled: str, home: Path) -> None:
     clean = cli("cache verify")
     assert clean.code == 0
-    assert "0 files are damaged" in clean.out
+    assert "damaged are 0 files" in clean.out
     segment = _segments(home, filled)[0]
     content = bytearray(segment.read_bytes())
     content[-1] ^= 1
@@ -92,7 +92,7 @@ def test_export_and_import(cli, filled: str, home: Path, target: str) -> None:
     assert imported["segments"] == exported["segments"]
     assert [e["digest"] for e in cli("cache stats --store other --json").json()["encoders"]] == [filled]
     again = cli(f"cache import {target} --store other")
-    assert f"{exported['segments']:,} segments were there already" in again.out
+    assert f"already there: {exported['segments']:,}" in again.out
     taken = cli(f"cache export {target}")
     assert taken.code == 2
     assert taken.err.startswith("error: ")
