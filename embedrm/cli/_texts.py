@@ -131,13 +131,3 @@ def note_truncation(preferences: EmbeddedPreferences, console: Console) -> None:
                 f"truncation: {facts['pairs_made_identical']:,} pairs have two {side} texts that are the same once cut; "
                 "they can teach and test nothing"
             )
-
-
-def note_training_data(loaded: Sequence[Loaded], fingerprint: object, console: Console) -> list[str]:
-    """Say which models were fitted on exactly these pairs; returns their names."""
-    seen = [
-        one.name for one in loaded if fingerprint and (one.training.get("data") or {}).get("fingerprint") == fingerprint
-    ]
-    for name in seen:
-        console.note(f"{name} was fitted on exactly these pairs: what follows is its training accuracy")
-    return seen

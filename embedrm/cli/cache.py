@@ -122,7 +122,8 @@ def verify(
             repair, encoder=None if encoder is None else load_encoder(encoder), progress=progress("verify (bytes)")
         )
     lines = [
-        f"{opened.path}: whole are {common.plural(found.segments, 'segment')} ({found.vectors:,} vectors, {common.size(found.bytes)}), "
+        f"{opened.path}: whole are {common.plural(found.segments, 'segment')} "
+        f"({found.vectors:,} vectors, {common.size(found.bytes)}), "
         f"damaged are {common.plural(len(found.damaged), 'file')}"
     ]
     for damage in found.damaged:
@@ -159,7 +160,8 @@ def compact(
         )
     console.result(
         facts,
-        f"{common.plural(facts['merged'], 'segment')} merged into {facts['written']:,}, {common.size(facts['bytes_freed'])} freed, "
+        f"{common.plural(facts['merged'], 'segment')} merged into {facts['written']:,}, "
+        f"{common.size(facts['bytes_freed'])} freed, "
         f"{common.plural(facts['leftovers_removed'], 'temporary file')} removed",
     )
 
