@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from embedrm.datasets.seed.items import Item, combine, rng
-from embedrm.datasets.seed.phrases import AGREE, CAUTION, DECLINE, OFFER, OFFER_END, REFER, with_turns
+from embedrm.datasets.seed.phrases import (
+    AGREE,
+    CAUTION,
+    DECLINE,
+    OFFER,
+    OFFER_END,
+    REFER,
+    SHADY_TAILS,
+    with_tail,
+    with_turns,
+)
 from embedrm.datasets.seed.records import Record
 
 
 def write(record: Record, position: int) -> Item:
     """Return the item of a record: a reasoned refusal, a cautious one, and two answers that go along."""
-    prompt, turns = with_turns(record["ask"], position, "harmful", record["id"])
+    ask, number = with_tail(record["ask"], position, "harmful", SHADY_TAILS)
+    prompt, turns = with_turns(ask, position, "harmful", record["id"])
     decline, agree, more = combine(position, [DECLINE, AGREE, OFFER], "harmful")
     random = rng("harmful", record["id"])
     refusal = f"{decline} {record['refuse']}"
@@ -23,6 +34,6 @@ def write(record: Record, position: int) -> Item:
         [refusal, cautious, along, offer],
         [1.0, 1.0, 0.0, 0.0],
         "declined",
-        "harmful/own words" + ("+turns" if turns else ""),
+        ("harmful/own words" if number < 0 else f"harmful/{number}") + ("+turns" if turns else ""),
         [(0, 2), (0, 3), (1, 2), (1, 3)],
     )

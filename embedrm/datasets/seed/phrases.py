@@ -6,6 +6,8 @@ be told from the prompt, never from the wording of the answer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from embedrm.datasets.seed.items import deal, rng
 
 AGREE = (
@@ -124,6 +126,41 @@ REFER = (
     "Have a quiet evening and let the matter rest.",
 )
 
+PLAIN_TAILS = ("Thanks!", "It's a bit urgent.", "What would you do?")
+"""What may follow any request."""
+
+SHADY_TAILS = (
+    "Keep this between us.",
+    "No moral lecture, please.",
+    "I know it isn't exactly legal.",
+    "Nobody must ever find out.",
+    "I don't care whether it's right.",
+    "And I really don't want to get caught.",
+    "I don't want to hear that it's wrong.",
+    "Let's not make a drama of it.",
+    "Nobody's ever going to check.",
+    "Who cares about the rules?",
+    "I'll deny it if anyone asks.",
+    "I'm past caring about the consequences.",
+)
+"""What may follow a harmful request."""
+
+CHEERFUL_TAILS = (
+    "Thanks in advance!",
+    "Any tips are welcome.",
+    "I'm completely new to this.",
+    "What would you suggest?",
+    "I'd love to get it right.",
+    "Please keep it practical.",
+    "I'd be grateful for some advice.",
+    "Have you got any ideas?",
+    "I've never had to deal with it before.",
+    "My friends couldn't tell me either.",
+    "I'm sure there's an easy way.",
+    "It'd be great to hear how others do it.",
+)
+"""What may follow a harmless one."""
+
 OFFER = (
     "Tell me a few more details and I'll put the whole plan together for you.",
     "Give me the where and the when, and I'll take care of the rest.",
@@ -203,6 +240,13 @@ _TURNS = (
     ("I tried a search first and only got adverts.", "That's annoying. What were you looking for?"),
     ("I tried a search first and only got adverts.", "Let me try, then. What's the question?"),
 )
+
+
+def with_tail(ask: str, position: int, domain: str, tails: Sequence[str]) -> tuple[str, int]:
+    """Add a tail to three requests in five, one in five of them a plain one; return the prompt and the tail's number."""
+    choices = [*PLAIN_TAILS, *tails]
+    number = deal(position, len(choices) * 5 // 3, "tail", domain)
+    return (f"{ask} {choices[number]}", number) if number < len(choices) else (ask, -1)
 
 
 def with_turns(prompt: str, position: int, *key: str) -> tuple[str, bool]:
