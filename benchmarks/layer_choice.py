@@ -35,8 +35,7 @@ def held_out(prefs: EmbeddedPreferences, featurizer: Featurizer) -> dict[str, di
     with threadpool_limits(1):
         for domain in prefs.domains:
             head = LinearHead(featurizer, l2="cv", l2_grid=GRID, tol=1e-6)
-            _, results = head._choose_l2(prefs.in_domain(domain))
-            out[domain] = min(results, key=lambda r: r["log_loss"])
+            out[domain] = min(head.fit(prefs.in_domain(domain)).cv_results_, key=lambda r: r["log_loss"])
     return out
 
 

@@ -32,17 +32,18 @@ def main() -> None:
     a = options.parse_args()
     warnings.simplefilter("ignore")
     started = time.perf_counter()
-    prefs = vectors(a, "3,6,final")
+    prefs = vectors(a, "2,3,4,6,final")
     train, test = prefs.in_split("train"), prefs.in_split("test")
     if a.smoke:
-        sets = {"r(final)": Featurizer(["r"], response="final", scale="rms")}
+        sets = {"r(final)": Featurizer(["r"], response="final")}
     else:
         sets = {
-            f"{' + '.join(terms)} of layers {layers}": Featurizer(terms, response=layers, prompt=layers, scale=scale)
-            for layers, scale in (("final", "rms"), ("3,6", "rms"))
-            for terms in (["r"], ["r", "p*r"])
+            "r of layer final": Featurizer(["r"], response="final"),
+            "r of layers 3, 6": Featurizer(["r"], response="3,6"),
+            "r of layers 2, 4, 6": Featurizer(["r"], response="2,4,6"),
+            "r and p*r of layers 3, 6": Featurizer(["r", "p*r"], response="3,6", prompt="3,6"),
+            "r and p*r of layers 2, 4, 6 (p of layer 4)": Featurizer(["r", "p*r"], response="2,4,6", prompt="4"),
         }
-        sets = {f"{k} ({f.scale})": f for k, f in sets.items()}
     choice, fitted = [], {}
     for label, featurizer in sets.items():
         head = LinearHead(featurizer, l2="cv", l2_grid=GRID, tol=1e-7).fit(train)
@@ -52,7 +53,7 @@ def main() -> None:
         print(f"{time.perf_counter() - started:.0f} s: {label}: {best}", file=sys.stderr, flush=True)
     tables = {}
     shown = [min(choice, key=lambda r: r["log_loss"])["features"]]
-    shown += [label for label in sets if label.startswith("r of layers final") and label not in shown]
+    shown += [label for label in sets if label == "r of layer final" and label not in shown]
     for label in shown:
         routed = RoutedRewardModel(LinearHead(sets[label], l2="cv", l2_grid=GRID, tol=1e-7)).fit(train)
         models = {"shared head": fitted[label]} | {f"{r} routing": routed.with_routing(r) for r in ROUTINGS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedrm.encoders.base import Layer
+from embedrm.encoders.batching import padded_width
 from embedrm.encoders.files import STATIC, TRANSFORMER, ModelFiles
 from embedrm.encoders.hidden import HiddenMeans, find_blocks, masked_mean
 from embedrm.encoders.onednn import use_onednn
@@ -152,7 +153,7 @@ class Backbone:
         tokenizer = self.model.tokenizer
         pad = tokenizer.pad_token_id
         lengths = np.array([len(ids) for ids in batch])
-        shape = (len(batch), int(lengths.max()))
+        shape = (len(batch), padded_width(int(lengths.max()), self.files.positions))
         ids = np.full(shape, 0 if pad is None else pad, dtype=np.int64)
         for row, text in enumerate(batch):
             ids[row, : len(text)] = text
@@ -193,12 +194,9 @@ class Backbone:
             raise ModelError(
                 f"{self.files.folder}: the hidden layers of this model cannot be read; use layers=('final',)"
             )
-        if blocks is not None:
-            tap = HiddenMeans(blocks)
-            _, means = tap.run(lambda: model(**some), weights, range(n_layers), finish=True)
-            want = [masked_mean(state, weights) for state in states[:-1]]
-            if len(means) == n_layers and all(torch.allclose(means[k], want[k], atol=1e-5) for k in means):
-                self._means = tap
+        want = [masked_mean(state, weights) for state in states[:-1]]
+        if blocks is not None and _agrees(HiddenMeans(blocks), lambda: model(**some), weights, want):
+            self._means = HiddenMeans(blocks)
         if self._means is None:
             # An unusual architecture (blocks shared or called in another layout): let transformers collect the states.
             model.config.output_hidden_states = True
@@ -215,6 +213,16 @@ class Backbone:
                 f"the weights in {self.files.folder} are incomplete: {len(names)} of the model's arrays, {names[0]} among "
                 "them, are missing or of another shape, and would be random. Download or save the model again."
             )
+
+
+def _agrees(tap: HiddenMeans, forward: Callable[[], Any], weights: Any, want: list[Any]) -> bool:
+    import torch
+
+    try:
+        _, means = tap.run(forward, weights, range(len(want)), finish=True)
+    except RuntimeError:  # states of another layout
+        return False
+    return len(means) == len(want) and all(torch.allclose(means[k], state, atol=1e-5) for k, state in enumerate(want))
 
 
 def _probe() -> dict[str, Any]:

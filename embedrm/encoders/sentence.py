@@ -21,7 +21,7 @@ from embedrm.errors import InvalidInputError, ModelError
 if TYPE_CHECKING:
     from embedrm.encoders.backbone import Backbone
 
-DEFAULT_BATCH_TOKENS = 2048
+DEFAULT_BATCH_TOKENS = 1024
 
 # Texts tokenised, sorted and encoded at a time: bounds the memory of token ids, and is enough to sort well.
 _WINDOW = 4096

@@ -127,12 +127,12 @@ class LinearHead(RewardModel):
         self._check_parameters()
         if prefs.weight.sum() <= 0:
             raise InvalidInputError("LinearHead needs pairs with positive weight, got only zeros")
-        if self.l2 == "cv":
-            self.l2_, self.cv_results_ = self._choose_l2(prefs)
-        else:
-            self.l2_, self.cv_results_ = float(self.l2), []
         self.featurizer_ = self._new_featurizer().fit(prefs)
         problem = _Problem(self, self.featurizer_, prefs)
+        if self.l2 == "cv":
+            self.l2_, self.cv_results_ = self._choose_l2(prefs, problem)
+        else:
+            self.l2_, self.cv_results_ = float(self.l2), []
         self.coef_, self.objective_ = problem.solve(self.l2_, None)
         self.n_features_in_ = self.featurizer_.dim_
         return self
@@ -167,7 +167,7 @@ class LinearHead(RewardModel):
         if not self.centring >= 0.0:
             raise InvalidInputError(f"LinearHead needs centring >= 0, got {self.centring!r}")
 
-    def _choose_l2(self, prefs: EmbeddedPreferences) -> tuple[float, list[dict[str, float]]]:
+    def _choose_l2(self, prefs: EmbeddedPreferences, whole: _Problem) -> tuple[float, list[dict[str, float]]]:
         grid = sorted({float(v) for v in self.l2_grid}, reverse=True)
         if not grid or grid[-1] < 0:
             raise InvalidInputError(f"LinearHead(l2='cv') needs l2_grid of numbers >= 0, got {tuple(self.l2_grid)!r}")
@@ -175,7 +175,7 @@ class LinearHead(RewardModel):
         for train, held_out in group_folds(prefs.groups, self.cv, "LinearHead(l2='cv')", prefs.weight):
             inside, outside = prefs[train], prefs[held_out]
             featurizer = self._new_featurizer().fit(inside)
-            problem = _Problem(self, featurizer, inside)
+            problem = _Problem(self, featurizer, inside, whole)
             scorer = LinearMap(featurizer, outside.responses, outside.active)
             theta = None
             for k, l2 in enumerate(grid):
@@ -194,10 +194,17 @@ class LinearHead(RewardModel):
 
 
 class _Problem:
-    """One training set's objective and the coordinates in which it is solved."""
+    """One training set's objective and the coordinates in which it is solved.
 
-    def __init__(self, head: LinearHead, featurizer: Featurizer, prefs: EmbeddedPreferences) -> None:
+    A fold may take over the coordinates of the ``whole`` training set: any will do, since they shape the path to the
+    optimum and not the optimum.
+    """
+
+    def __init__(
+        self, head: LinearHead, featurizer: Featurizer, prefs: EmbeddedPreferences, whole: _Problem | None = None
+    ) -> None:
         self.head = head
+        self.whole = whole
         self.map = LinearMap(featurizer, prefs.responses, prefs.active)
         target = np.zeros(len(prefs))
         if head.objective == "bt-margin":
@@ -239,19 +246,37 @@ class _Problem:
         )
 
     def _transform(self, l2: float) -> NDArray[np.float64]:
-        """Whitening of an estimate of the Hessian at zero, from evenly strided pairs."""
+        """Whitening of an estimate of the Hessian at zero."""
+        metric = self.metric()
+        if isinstance(metric, tuple):
+            basis, curvature = metric
+            return basis / np.sqrt(curvature + l2)
+        h = metric.copy()
+        h[np.diag_indices_from(h)] += l2
+        return metric_transform(h)
+
+    def metric(self) -> Any:
+        """The Hessian estimate without its penalty, as a matrix or as (eigenvectors, eigenvalues)."""
         if self._metric is None:
             n_pairs = len(self.loss.pairs)
             # With fewer pairs than features, the optimum lies in the span of the differences (unless centring pulls on
             # sums as well), and the problem is solved there.
-            narrow = n_pairs < self.map.dim and not self.head.centring
-            self._metric = self._span() if narrow else self._moment(n_pairs)
-        if isinstance(self._metric, tuple):
-            basis, curvature = self._metric
-            return basis / np.sqrt(curvature + l2)
-        h = self._metric.copy()
-        h[np.diag_indices_from(h)] += l2
-        return metric_transform(h)
+            if n_pairs < self.map.dim and not self.head.centring:
+                self._metric = self._span()
+            elif self.whole is not None and self.whole.is_wide:
+                self._metric = self.whole.metric()
+            elif self.head.l2 == "cv":
+                # one factorisation then serves every penalty and every fold
+                eigenvalues, vectors = np.linalg.eigh(self._moment(n_pairs))
+                self._metric = vectors, eigenvalues
+            else:
+                self._metric = self._moment(n_pairs)
+        return self._metric
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the coordinates span every feature, and so serve any training set."""
+        return len(self.loss.pairs) >= self.map.dim or bool(self.head.centring)
 
     def _span(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Orthonormal basis (dim, rank) of the pairs' differences, and the Hessian's eigenvalues on it."""

@@ -26,7 +26,7 @@ def refuse(what):
         attempts.append(what)
         raise OSError("the test allows no network")
     return call
-for name in ("connect", "connect_ex", "sendto", "bind"):
+for name in ("connect", "connect_ex", "sendto"):
     setattr(socket.socket, name, refuse(name))
 for name in ("getaddrinfo", "gethostbyname", "create_connection"):
     setattr(socket, name, refuse(name))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedrm.encoders.batching import plan_batches
+from embedrm.encoders.batching import padded_width, plan_batches
 from embedrm.encoders.truncation import SHORTENING_POLICIES, TRUNCATION_POLICIES, tokens_cut, truncate
 from embedrm.errors import InvalidInputError
 
@@ -85,13 +85,24 @@ def test_batches_by_hand() -> None:
     assert list(plan_batches([], 10)) == []
 
 
+def test_widths_by_hand() -> None:
+    assert [padded_width(n) for n in (1, 2, 17, 31, 32, 33, 63, 65, 100, 129, 255, 256, 257)] == [
+        1, 2, 17, 31, 32, 34, 64, 68, 100, 136, 256, 256, 272
+    ]  # fmt: skip
+    assert padded_width(97, 98) == 98
+    assert padded_width(97, 50) == 97
+    widths = [padded_width(n) for n in range(1, 5000)]
+    assert all(n <= width <= n * 17 / 16 for n, width in enumerate(widths, start=1))
+    assert len(set(widths)) < 160
+
+
 @given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 200))
 def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     batches = list(plan_batches(lengths, budget))
     assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(max(lengths[row] for row in batch), 1)
-        assert len(batch) == 1 or len(batch) * longest <= budget
+        assert len(batch) == 1 or len(batch) * padded_width(longest) <= budget
     assert batches == list(plan_batches(lengths, budget))
 
 

@@ -26,7 +26,7 @@ def reference(folder: Path) -> Any:
     return SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
 
-def hidden_means(folder: Path, texts: list[str]) -> list[np.ndarray]:
+def hidden_means(folder: Path, texts: list[str], limit: int = 32) -> list[np.ndarray]:
     """Mean of every hidden state, one text at a time, by transformers alone."""
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -34,7 +34,7 @@ def hidden_means(folder: Path, texts: list[str]) -> list[np.ndarray]:
     model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     rows = []
     for text in texts:
-        ids = tokenizer(text, truncation=True, max_length=32, return_tensors="pt")
+        ids = tokenizer(text, truncation=True, max_length=limit, return_tensors="pt")
         with torch.inference_mode():
             states = model.eval()(**ids, output_hidden_states=True).hidden_states
         rows.append([state[0].mean(0).numpy() for state in states])
@@ -256,6 +256,14 @@ def test_a_row_depends_on_its_text_only(tiny_folder: Path, texts: list[str], bat
     for i, text in enumerate(texts):
         for layer, vector in alone.encode([text], (0, 1, 2, "final")).items():
             np.testing.assert_allclose(together[layer][i], vector[0], atol=2e-6)
+
+
+def test_padding_never_goes_beyond_the_positions(tmp_path: Path, new_bert: Callable[..., Path]) -> None:
+    folder = new_bert(tmp_path / "m", positions=43)
+    texts = ["very " * n for n in (40, 41, 60)]
+    encoder = encoder_of(folder)
+    assert encoder.token_limit == 43
+    np.testing.assert_allclose(encoder.encode(texts)[2], hidden_means(folder, texts, 43)[2], atol=TOLERANCE)
 
 
 def test_windows_do_not_matter(tiny_folder: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
