@@ -29,9 +29,9 @@ def padded_width(longest: int, most: int | None = None) -> int:
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Group rows of similar length, longest first, so that no batch exceeds a budget of padded tokens.
 
-    A batch of b rows costs b times its :func:`padded_width`. Sorting keeps the padding to a few per cent; the budget keeps one
-    batch in the processor's cache, which is worth more on a CPU than a large batch is. The plan depends on the lengths
-    only, so the same texts give the same batches, and with them the same bits.
+    A batch of b rows costs b times its :func:`padded_width`. Sorting keeps the padding to a few per cent; the budget
+    keeps one batch in the processor's cache, which is worth more on a CPU than a large batch is. The plan depends on the
+    lengths only, so the same texts give the same batches, and with them the same bits.
 
     Parameters
     ----------
