@@ -18,6 +18,7 @@ from embedrm.numerics.folds import group_folds
 from embedrm.numerics.graph import gather_margins
 from embedrm.numerics.pair_loss import PairLoss
 from embedrm.numerics.solver import metric_transform, minimise
+from embedrm.numerics.threads import threads_for
 from embedrm.numerics.ties import pair_credit
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_finite, check_preferences
@@ -128,12 +129,13 @@ class LinearHead(RewardModel):
         if prefs.weight.sum() <= 0:
             raise InvalidInputError("LinearHead needs pairs with positive weight, got only zeros")
         self.featurizer_ = self._new_featurizer().fit(prefs)
-        problem = _Problem(self, self.featurizer_, prefs)
-        if self.l2 == "cv":
-            self.l2_, self.cv_results_ = self._choose_l2(prefs, problem)
-        else:
-            self.l2_, self.cv_results_ = float(self.l2), []
-        self.coef_, self.objective_ = problem.solve(self.l2_, None)
+        with threads_for(len(prefs.active) * self.featurizer_.dim_):
+            problem = _Problem(self, self.featurizer_, prefs)
+            if self.l2 == "cv":
+                self.l2_, self.cv_results_ = self._choose_l2(prefs, problem)
+            else:
+                self.l2_, self.cv_results_ = float(self.l2), []
+            self.coef_, self.objective_ = problem.solve(self.l2_, None)
         self.n_features_in_ = self.featurizer_.dim_
         return self
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, softmax
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits
 
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.calibration import fit_softmax_temperature
 from embedrm.numerics.folds import group_folds
+from embedrm.numerics.threads import threads_for
 from embedrm.routers import ROUTERS
 from embedrm.routers.base import Router, check_vectors
 
@@ -94,7 +94,7 @@ class LogisticRouter(Router):
             return self
         # NumPy's and SciPy's BLAS bring a pool of threads each; on problems of this size, waiting for one another costs
         # several times the arithmetic
-        with threadpool_limits(limits=1, user_api="blas"):
+        with threads_for(0):
             if self.calibrate or len(grid) > 1:
                 group = np.arange(len(matrix)) if groups is None else np.asarray(groups)
                 self._choose(matrix, codes, group, grid)
