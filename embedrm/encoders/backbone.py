@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -45,8 +46,11 @@ class Backbone:
     """
 
     def __init__(self, files: ModelFiles) -> None:
-        import torch
-        from sentence_transformers import SentenceTransformer
+        with warnings.catch_warnings():
+            # in a notebook without widgets, tqdm warns of them when transformers imports it; no bar of it is ever shown
+            warnings.filterwarnings("ignore", message="IProgress not found")
+            import torch
+            from sentence_transformers import SentenceTransformer
 
         self.files = files
         self._lock = threading.Lock()

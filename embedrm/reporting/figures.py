@@ -84,6 +84,12 @@ class Figure:
             "data": plain(self.data, f"figure {self.name!r}: data"),
         }
 
+    def _repr_svg_(self) -> str:
+        """Show the figure in a notebook."""
+        from embedrm.reporting.plots import draw, svg_text
+
+        return svg_text(draw(self))
+
     @classmethod
     def of(cls, value: Figure | Mapping[str, Any], place: str) -> Figure:
         """Return a figure from a figure or from its plain data."""
