@@ -166,6 +166,10 @@ class LinearHead(RewardModel):
             raise InvalidInputError(f"LinearHead needs l2 to be a number >= 0 or 'cv', got {self.l2!r}")
         if not 0.0 <= self.label_smoothing < 0.5:
             raise InvalidInputError(f"LinearHead needs label_smoothing in [0, 0.5), got {self.label_smoothing!r}")
+        if not self.tol > 0.0:
+            raise InvalidInputError(f"LinearHead needs tol > 0, got {self.tol!r}")
+        if not (isinstance(self.max_iter, int) and self.max_iter >= 1):
+            raise InvalidInputError(f"LinearHead needs max_iter to be a whole number >= 1, got {self.max_iter!r}")
         if not self.centring >= 0.0:
             raise InvalidInputError(f"LinearHead needs centring >= 0, got {self.centring!r}")
 

@@ -49,17 +49,12 @@ def evaluate(
         Tables ``accuracy`` and ``margins``, figure ``accuracy-by-domain``.
     """
     from embedrm.evaluation import accuracy_facts
-    from embedrm.heads.length import LengthHead
 
     started = time.perf_counter()
     models = dict(model) if isinstance(model, Mapping) else {getattr(model, "registered_name", "model"): model}
     if not models:
         raise InvalidInputError("evaluate expects at least one model, got none")
-    notes = []
-    if "characters" in preferences.responses.covariates:
-        models.setdefault(LENGTH_ROW, LengthHead().fit(preferences))
-    else:
-        notes.append("The length-only row is absent: these vectors came without the lengths of their texts.")
+    notes = _add_length_row(models, preferences)
     margins = {name: m.margins(preferences) for name, m in models.items()}
     facts = accuracy_facts(
         margins,
@@ -111,8 +106,10 @@ def compare(
     a, b = names
     if a == b:
         raise InvalidInputError(f"compare needs two different names, got {a!r} twice; give names=(..., ...)")
-    margins = {a: model_a.margins(preferences), b: model_b.margins(preferences)}
-    logits = {a: model_a.margins_are_logits, b: model_b.margins_are_logits}
+    models: dict[str, RewardModel] = {a: model_a, b: model_b}
+    notes = _add_length_row(models, preferences)
+    margins = {name: m.margins(preferences) for name, m in models.items()}
+    logits = {name: m.margins_are_logits for name, m in models.items()}
     options = {"n_resamples": n_resamples, "random_state": random_state}
     accuracy = accuracy_facts(margins, preferences, logits=logits, **options)  # type: ignore[arg-type]
     difference = comparison_facts(margins[a], margins[b], preferences, **options)
@@ -121,10 +118,21 @@ def compare(
         f"{a} minus {b}: {micro['value']:+.3f} [{micro['low']:+.3f}, {micro['high']:+.3f}] accuracy on all pairs, "
         f"p = {micro['p']:.3g} (clustered bootstrap)."
     )
-    report = Report("comparison", title, summary, provenance=_provenance(preferences, random_state, started, command))
+    provenance = _provenance(preferences, random_state, started, command)
+    report = Report("comparison", title, summary, notes=notes, provenance=provenance)
     report.add_section("Difference", tables=[comparison_table(difference, a, b)])
     report.add_section("Accuracy", tables=[accuracy_table(accuracy)], figures=[accuracy_figure(accuracy)])
     return report
+
+
+def _add_length_row(models: dict[str, RewardModel], preferences: EmbeddedPreferences) -> list[str]:
+    """Put the length-only baseline beside the models; return a note where the lengths are unknown."""
+    from embedrm.heads.length import LengthHead
+
+    if "characters" not in preferences.responses.covariates:
+        return ["The length-only row is absent: these vectors came without the lengths of their texts."]
+    models.setdefault(LENGTH_ROW, LengthHead().fit(preferences))
+    return []
 
 
 def _provenance(preferences: EmbeddedPreferences, seed: int, started: float, command: str | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def folder_stats(folder: Folder) -> dict[str, Any]:
     return {
         "digest": folder.digest,
         "dtype": folder.dtype,
-        "model": identity.get("name") or identity.get("model"),
+        "model": identity.get("name") or identity.get("model") or identity.get("kind"),
         "texts": len(words),
         "vectors": sum(counts.values()),
         "layers": counts,
