@@ -131,10 +131,10 @@ def wanted_layers(encoder: Encoder, layers: Any, sides: tuple[str, ...]) -> dict
         raise InvalidInputError(f"encode needs at least one side, got none; choose from {', '.join(SIDES)}")
     wanted: dict[Side, tuple[Layer, ...]] = {}
     named = tuple(layers) if isinstance(layers, Mapping) else ()
-    for side in (*sides, *named):
-        if side not in SIDES:
-            raise unknown_name("side", side, SIDES)
-    for side in sides:
+    for name in (*sides, *named):
+        if name not in SIDES:
+            raise unknown_name("side", name, SIDES)
+    for side in (s for s in SIDES if s in sides):
         chosen = layers.get(side) if isinstance(layers, Mapping) else layers
         resolved = tuple(encoder.default_layers) if chosen is None else parse_layers(chosen)
         for layer in resolved:

@@ -111,7 +111,7 @@ def compare(
     margins = {name: m.margins(preferences) for name, m in models.items()}
     logits = {name: m.margins_are_logits for name, m in models.items()}
     options = {"n_resamples": n_resamples, "random_state": random_state}
-    accuracy = accuracy_facts(margins, preferences, logits=logits, **options)  # type: ignore[arg-type]
+    accuracy = accuracy_facts(margins, preferences, logits=logits, **options)
     difference = comparison_facts(margins[a], margins[b], preferences, **options)
     micro = difference["micro"]
     summary = (

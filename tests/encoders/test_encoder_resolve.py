@@ -280,12 +280,15 @@ def test_a_download_from_the_hub(hub: str, alone: Path, tiny_copy: Path) -> None
     (tiny_copy / "pytorch_model.bin").write_bytes(b"pickle")
     (tiny_copy / "onnx").mkdir()
     (tiny_copy / "onnx" / "model.onnx").write_bytes(b"large")
+    (tiny_copy / "onnx" / "config.json").write_text("{}")
+    (tiny_copy / "train.py").write_text("code")
     ran = ask(hub, "org/tiny")
     folder = Path(ran.stdout.strip())
     assert folder == alone / "hf" / "hub" / "models--org--tiny" / "snapshots" / COMMIT, ran.stdout + ran.stderr
     assert (folder / "model.safetensors").read_bytes() == (tiny_copy / "model.safetensors").read_bytes()
     assert not (folder / "pytorch_model.bin").exists()
     assert not (folder / "onnx").exists()
+    assert not (folder / "train.py").exists()
     assert not any("pytorch_model.bin" in path and "resolve" in path for path in FakeHub.asked)
     # and from then on it is in the cache
     FakeHub.asked.clear()

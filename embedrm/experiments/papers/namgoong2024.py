@@ -170,7 +170,7 @@ class Namgoong2024(Paper):
 
 def _router_table(facts: dict[str, Any]) -> Table:
     names = facts["domains"]
-    columns = [{"key": "truth", "label": "true domain"}]
+    columns: list[dict[str, Any]] = [{"key": "truth", "label": "true domain"}]
     columns += [{"key": f"d{i}", "label": name, "kind": "integer"} for i, name in enumerate(names)]
     rows = [{"truth": a, **{f"d{i}": n for i, n in enumerate(row)}} for a, row in zip(names, facts["counts"])]
     caption = (
@@ -189,7 +189,7 @@ def _choose_features(data: StudyData, progress: Progress) -> tuple[Featurizer, T
         rows.append({"features": label, **chosen})
         best = min(best or (np.inf, ""), (chosen["log_loss"], label))
         step(done, len(FEATURES))
-    columns = [
+    columns: list[dict[str, Any]] = [
         {"key": "features", "label": "features"},
         {"key": "l2", "label": "l2", "kind": "number"},
         {"key": "log_loss", "label": "held-out log loss", "kind": "number", "digits": 4, "best": "min"},
