@@ -123,7 +123,7 @@ class Featurizer(BaseEstimator):
         if not np.isfinite(squares).all():
             n_bad = sum(int((~np.isfinite(matrix[i])).any()) for i in rows)
             raise InvalidInputError(
-                f"Featurizer expects finite vectors, got NaN, infinity or values too large to square in view {view!r}, in "
+                f"Featurizer expects finite vectors, got NaN or infinity (or values too large to square) in view {view!r}, in "
                 f"{n_bad or 'some'} of {len(rows)} rows; look at the embeddings (embedrm cache verify)"
             )
         mean = total / len(rows)
