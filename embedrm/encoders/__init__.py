@@ -5,6 +5,7 @@ A new encoder is one new file here: a subclass of :class:`Encoder` decorated wit
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,12 @@ __all__ = [
 _LAZY = {"HashingEncoder": "embedrm.encoders.hashing", "SentenceEncoder": "embedrm.encoders.sentence"}
 
 
-def load_encoder(spec: str = DEFAULT_ENCODER, **options: Any) -> Encoder:
+def load_encoder(spec: str | os.PathLike[str] = DEFAULT_ENCODER, **options: Any) -> Encoder:
     """Build an encoder from its name; nothing is loaded until it is used.
 
     Parameters
     ----------
-    spec : str
+    spec : str or path-like
         A registered encoder (``"hashing"``, ``"hashing:256"``, ``"sentence:MODEL"``), or else a model for
         :class:`SentenceEncoder`: ``"all-MiniLM-L6-v2"``, a folder, a name on the Hugging Face hub.
     **options
@@ -46,6 +47,8 @@ def load_encoder(spec: str = DEFAULT_ENCODER, **options: Any) -> Encoder:
     InvalidInputError
         ``spec`` is no string or is empty, or an option the encoder does not have.
     """
+    if isinstance(spec, os.PathLike):
+        spec = os.fspath(spec)
     if not isinstance(spec, str) or not spec.strip():
         raise InvalidInputError(
             f"an encoder is named by a string such as {DEFAULT_ENCODER!r} or 'hashing:256'; got {spec!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -208,7 +209,7 @@ class Encoder(ABC):
         """Return the constructor's arguments, as JSON values."""
         names = list(inspect.signature(type(self).__init__).parameters)[1:]
         values = {name: getattr(self, name) for name in names}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {name: _plain(value) for name, value in values.items()}
 
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> Encoder:
@@ -237,3 +238,9 @@ class Encoder(ABC):
         if not wanted:
             raise InvalidInputError("encode needs at least one layer, got none; leave layers out for the default ones")
         return tuple(wanted)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return list(value) if isinstance(value, tuple) else value

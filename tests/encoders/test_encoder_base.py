@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,11 @@ def test_load_encoder_knows_names_and_models() -> None:
 def test_load_encoder_wants_a_name(spec: object) -> None:
     with pytest.raises(InvalidInputError, match="an encoder is named by a string"):
         load_encoder(spec)  # type: ignore[arg-type]
+
+
+def test_a_folder_may_be_a_path(tmp_path: Path) -> None:
+    for encoder in (load_encoder(tmp_path), SentenceEncoder(tmp_path)):  # type: ignore[arg-type]
+        assert encoder.spec()["model"] == str(tmp_path)
 
 
 def test_unknown_options_are_named() -> None:
