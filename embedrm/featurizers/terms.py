@@ -123,8 +123,8 @@ class Featurizer(BaseEstimator):
         if not np.isfinite(squares).all():
             n_bad = sum(int((~np.isfinite(matrix[i])).any()) for i in rows)
             raise InvalidInputError(
-                f"Featurizer expects finite vectors, got NaN or infinity (or values too large to square) in view {view!r}, in "
-                f"{n_bad or 'some'} of {len(rows)} rows; look at the embeddings (embedrm cache verify)"
+                f"Featurizer expects finite vectors, got NaN or infinity (or values too large to square) in view {view!r}, "
+                f"in {n_bad or 'some'} of {len(rows)} rows; look at the embeddings (embedrm cache verify)"
             )
         mean = total / len(rows)
         variance = np.maximum(squares / len(rows) - mean**2, 0.0)
