@@ -27,6 +27,12 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
+def command(script: str, arguments: argparse.Namespace) -> list[str]:
+    """Command line for the provenance; the data's folder is the reader's own."""
+    words = ["--data", "FOLDER"] if getattr(arguments, "data", None) is not None else []
+    return ["python", f"benchmarks/{Path(script).name}", *words]
+
+
 def paired_seconds(jobs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Wall seconds of every job in every repetition; the order alternates, so that drift hits all jobs alike."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}

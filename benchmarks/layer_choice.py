@@ -10,13 +10,12 @@ is the row that this table supports.
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from typing import Any
 
 import numpy as np
-from _harness import finish, parser
+from _harness import command, finish, parser
 from _real import add_options, vectors
 from joblib import Parallel, delayed
 from threadpoolctl import threadpool_limits
@@ -84,7 +83,7 @@ def main() -> None:
             seeds=0,
             encoder=prefs.responses.info["encoder"],
             data=prefs.responses.info["data"],
-            command=["python", "benchmarks/layer_choice.py", *sys.argv[1:]],
+            command=command(__file__, a),
         ),
     )
     caption = (

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 import warnings
 from functools import partial
 from typing import Any
 
 import numpy as np
-from _harness import finish, in_subprocess, paired_seconds, parser, ratio_cell
+from _harness import command, finish, in_subprocess, paired_seconds, parser, ratio_cell
 from sklearn.linear_model import LogisticRegression
 
 from embedrm import EmbeddedPreferences, Featurizer, LinearHead, Report
@@ -148,9 +147,7 @@ def main() -> None:
             f"{r['ratio']['low']:.1f} to {r['ratio']['high']:.1f})"
             for r in rows
         ],
-        provenance=collect(
-            started=started, seeds=0, command=["python", "benchmarks/linear_bradley_terry.py", *sys.argv[1:]]
-        ),
+        provenance=collect(started=started, seeds=0, command=command(__file__, a)),
     )
     above = (
         "peak anonymous memory above the state with the vectors loaded, in units of the vector matrix (add 1 for it)"

@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 
-from _harness import finish, parser
+from _harness import command, finish, parser
 from _real import FILES, add_options, vectors
 
 from embedrm import Featurizer, LengthHead, LinearHead, Report, RoutedRewardModel
@@ -90,7 +90,7 @@ def main() -> None:
             encoder=prefs.responses.info["encoder"],
             data=prefs.responses.info["data"],
             extra={"truncation": prefs.responses.info["truncation"]},
-            command=["python", "benchmarks/real_routing.py", *sys.argv[1:]],
+            command=command(__file__, a),
         ),
     )
     columns = [

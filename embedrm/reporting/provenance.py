@@ -226,6 +226,9 @@ def _command(command: Sequence[str] | str | None) -> str:
 def _own_words() -> list[str]:
     """Return the process's own command line, as a reader would type it: a console script or ``python`` and its arguments."""
     words = list(getattr(sys, "orig_argv", [])) or [sys.executable, *sys.argv]
+    if any("ipykernel" in word for word in words):
+        # a kernel is started with a connection file that no reader has
+        return ["a", "notebook"]
     script = words[1] if len(words) > 1 else ""
     if len(sys.argv) > 0 and script == sys.argv[0] and not script.endswith(".py"):
         return [Path(script).name, *words[2:]]
