@@ -370,7 +370,8 @@ class EmbeddedPreferences:
     def active(self) -> Rows:
         """Rows of the responses that some pair touches, sorted. Fitting reads only these."""
         mask = np.zeros(self.responses.n_responses, dtype=bool)
-        mask[self.pairs.ravel()] = True
+        mask[self.pairs[:, 0]] = True
+        mask[self.pairs[:, 1]] = True
         return np.flatnonzero(mask)
 
     @cached_property
