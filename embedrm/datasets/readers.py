@@ -11,6 +11,7 @@ import csv
 import gzip
 import os
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +31,7 @@ SUFFIXES = (*_JSON_LINES, *_TABLES, *_PARQUET)
 _UTF8 = "save the file as UTF-8 (iconv -f OLD -t UTF-8)"
 
 
-class RowSource:
+class RowSource(ABC):
     """The rows of one file or of one iterable.
 
     Attributes
@@ -52,9 +53,9 @@ class RowSource:
     def __init__(self, path: str) -> None:
         self.path = path
 
+    @abstractmethod
     def rows(self, wanted: Sequence[str] | None = None) -> Iterator[Row]:
         """Yield (line, row); ``wanted`` lets a columnar format read only those columns."""
-        raise NotImplementedError
 
     def position(self) -> tuple[int, int]:
         """Return (done, total) in a unit of the source's own, for progress; total 0 where it is not known."""
