@@ -41,6 +41,15 @@ from embedrm.reporting import PeakMemory, collect
 
 LEAVES, RATE, BINS, IN_LEAF = 31, 0.1, 63, 20
 PEER, ALIKE = "stacked differences", "stacked differences, binned alike"
+PEER_FASTER, PEER_POINTWISE = "stacked differences, learning rate 0.2", "stacked responses, classification"
+PEERS: dict[str, dict[str, Any]] = {
+    PEER: {},
+    ALIKE: {"bin_construct_sample_cnt": SAMPLE_ROWS, "deterministic": True, "force_row_wise": True}
+    | {"use_missing": False, "feature_pre_filter": False},
+    PEER_FASTER: {"learning_rate": 0.2},
+    PEER_POINTWISE: {},
+}
+ONCE = (PEER_FASTER, PEER_POINTWISE)
 OURS = "graph"
 METHODS: dict[str, dict[str, Any]] = {
     OURS: {},
@@ -83,34 +92,34 @@ def ours(data: Data, trees: int, threads: int, **options: Any) -> GBDTHead:
     return GBDTHead(**{**settings, **options}).fit(EmbeddedPreferences.from_arrays(x, pairs, prompt_of=prompt_of))
 
 
-def peer(data: Data, trees: int, threads: int, alike: bool) -> lightgbm.Booster:
-    """Fit the peer, including the randomly turned differences that it needs."""
+def peer(data: Data, trees: int, threads: int, which: str) -> lightgbm.Booster:
+    """Fit the peer, including the rows that it needs: turned differences, or both responses of each pair."""
     x, pairs, _, _ = data
-    first = np.random.default_rng(1).random(len(pairs)) < 0.5
-    differences = x[pairs[:, 0]]
-    differences -= x[pairs[:, 1]]
-    differences *= np.where(first, 1.0, -1.0).astype(x.dtype)[:, None]
+    if which == PEER_POINTWISE:
+        rows, labels = x[pairs.T.ravel()], np.repeat([1.0, 0.0], len(pairs)).astype(np.float32)
+    else:
+        first = np.random.default_rng(1).random(len(pairs)) < 0.5
+        rows, labels = x[pairs[:, 0]], first.astype(np.float32)
+        rows -= x[pairs[:, 1]]
+        rows *= np.where(first, 1.0, -1.0).astype(x.dtype)[:, None]
     settings: dict[str, Any] = {"objective": "binary", "boost_from_average": False, "num_leaves": LEAVES}
     settings |= {"learning_rate": RATE, "max_bin": BINS, "min_data_in_leaf": IN_LEAF, "num_threads": threads, "seed": 0}
-    settings |= {"verbosity": -1}
-    if alike:
-        settings |= {"bin_construct_sample_cnt": SAMPLE_ROWS, "deterministic": True, "force_row_wise": True}
-        settings |= {"use_missing": False, "feature_pre_filter": False}
-    rows = lightgbm.Dataset(differences, first.astype(np.float32), params=settings).construct()
-    del differences
-    return lightgbm.train(settings, rows, trees)
+    settings |= {"verbosity": -1} | PEERS[which]
+    table = lightgbm.Dataset(rows, labels, params=settings).construct()
+    del rows
+    return lightgbm.train(settings, table, trees)
 
 
 def fit(which: str, data: Data, trees: int, threads: int) -> Any:
-    if which in (PEER, ALIKE):
-        return peer(data, trees, threads, which == ALIKE)
+    if which in PEERS:
+        return peer(data, trees, threads, which)
     return ours(data, trees, threads, **METHODS[which])
 
 
-def held_out_margins(model: Any, x: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def held_out_margins(which: str, model: Any, x: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Margins of all pairs of held-out prompts."""
-    if isinstance(model, GBDTHead):
-        rewards = model.predict(x)
+    if which in METHODS or which == PEER_POINTWISE:
+        rewards = model.predict(x) if which in METHODS else model.predict(x, raw_score=True)
         return rewards[pairs[:, 0]] - rewards[pairs[:, 1]]
     differences = x[pairs[:, 0]] - x[pairs[:, 1]]
     there, back = (model.predict(sign * differences, raw_score=True) for sign in (1.0, -1.0))
@@ -140,7 +149,7 @@ def agreement(models: dict[str, Any], test: tuple[np.ndarray, np.ndarray], k: in
     prompts = len(reward) // k
     pairs = all_pairs(prompts, k)
     sign = np.where(reward[pairs[:, 0]] >= reward[pairs[:, 1]], 1.0, -1.0)
-    margins = {name: held_out_margins(model, x, pairs) for name, model in models.items()}
+    margins = {name: held_out_margins(name, model, x, pairs) for name, model in models.items()}
     credit = np.stack([pair_credit(sign * m) for m in margins.values()], axis=1)
     ranks = np.stack([spearman(m, reward, pairs, k) for m in margins.values()], axis=1)
     owner = pairs[:, 0] // k
@@ -173,13 +182,15 @@ def one_kind(kind: str, repeats: int, a: argparse.Namespace) -> list[dict[str, A
 
         return run
 
-    names = [PEER, ALIKE, *METHODS]
-    seconds = paired_seconds({name: job(name) for name in names}, repeats)
+    names = [*PEERS, *METHODS]
+    seconds = paired_seconds({name: job(name) for name in names if name not in ONCE}, repeats)
+    seconds |= paired_seconds({name: job(name) for name in ONCE}, 1)
     found = agreement({name: models[name] for name in names}, test, a.responses)
     n_pairs, n_responses = len(data[1]), len(data[0])
     rows = []
     for name in names:
-        row: dict[str, Any] = {"reward": kind, "method": name, "rows": n_responses if name in METHODS else n_pairs}
+        n_rows = n_responses if name in METHODS else 2 * n_pairs if name == PEER_POINTWISE else n_pairs
+        row: dict[str, Any] = {"reward": kind, "method": name, "rows": n_rows}
         row["seconds"] = float(np.median(seconds[name]))
         for key, slow in (("ratio", PEER), ("alike", ALIKE)):
             row[key] = ratio_cell(seconds[slow], seconds[name]) if name in METHODS else None
@@ -204,12 +215,12 @@ def main() -> None:
     started = time.perf_counter()
     # each path has run once before it is timed
     toy, _ = make("linear", 40, 4, 8)
-    for name in (PEER, ALIKE, *METHODS):
+    for name in (*PEERS, *METHODS):
         fit(name, toy, 2, a.threads)
     rows = one_kind("linear", a.repeats, a) + one_kind("bent", 1, a)
     words = [f"--{name}={getattr(a, name)}" for name in ("prompts", "responses", "dim", "trees", "threads")]
     for row in rows:
-        measured = row["reward"] == "linear" and row["method"] in (PEER, ALIKE, OURS, "graph, classification")
+        measured = row["reward"] == "linear" and row["method"] in (*PEERS, OURS, "graph, classification")
         row["memory"] = in_subprocess(__file__, *words, "--memory", row["method"])["bytes"] if measured else None
     main_row = next(row for row in rows if row["method"] == OURS)
     leads = [row for row in rows if row["method"] == OURS]
@@ -254,7 +265,7 @@ def main() -> None:
     caption = (
         f"{a.prompts:,} prompts × {a.responses} responses × {a.dim} dimensions, all pairs of a prompt; {a.trees} trees of "
         f"{LEAVES} leaves, learning rate {RATE}, {BINS} bins, {a.threads} thread(s). Agreement with the known reward on "
-        f"{max(1, a.prompts // 4):,} other prompts. A classification of stacked responses would have two rows a pair."
+        f"{max(1, a.prompts // 4):,} other prompts."
     )
     table = {"name": "main", "title": "Fitting and agreement", "columns": columns, "rows": rows, "caption": caption}
     report.add_section("At equal settings", tables=[table])

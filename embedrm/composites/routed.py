@@ -94,21 +94,8 @@ class RoutedRewardModel(RewardModel):
         if self.routing not in ROUTINGS:
             raise unknown_name("routing", self.routing, ROUTINGS)
         self._refuse_cross_prompt(prefs, self.calibrate)
-        template = LinearHead(l2="cv") if self.expert is None else self.expert
         self.domains_ = list(prefs.domains)
-        self.experts_: list[RewardModel] = []
-        scale, offset = np.ones(len(self.domains_)), np.zeros(len(self.domains_))
-        for k, domain in enumerate(self.domains_):
-            own = prefs.in_domain(domain)
-            try:
-                expert = clone(template).fit(own)
-                if self.calibrate:
-                    scale[k] = self._calibrated_scale(expert, own)
-                    offset[k] = expert._rewards(own.responses, own.active).mean()
-            except InvalidInputError as error:
-                raise InvalidInputError(f"the expert of domain {domain!r} ({len(own)} pairs): {error}") from error
-            self.experts_.append(expert)
-        self.scale_, self.offset_ = scale, offset
+        self.experts_, self.scale_, self.offset_ = self._fit_experts(prefs)
         router = LogisticRouter() if self.router is None else clone(self.router)
         self.router_views_ = router.resolve_views(prefs.responses.views)
         self.router_ = router.fit(*prompt_examples(prefs, self.router_views_, "RoutedRewardModel"))
@@ -119,6 +106,25 @@ class RoutedRewardModel(RewardModel):
                 "pairs, so they have no expert; add pairs chosen there, or drop those pairs"
             )
         return self
+
+    def _fit_experts(
+        self, prefs: EmbeddedPreferences
+    ) -> tuple[list[RewardModel], NDArray[np.float64], NDArray[np.float64]]:
+        """Experts of ``domains_``, with their scales and offsets."""
+        template = LinearHead(l2="cv") if self.expert is None else self.expert
+        experts: list[RewardModel] = []
+        scale, offset = np.ones(len(self.domains_)), np.zeros(len(self.domains_))
+        for k, domain in enumerate(self.domains_):
+            own = prefs.in_domain(domain)
+            try:
+                expert = clone(template).fit(own)
+                if self.calibrate:
+                    scale[k] = self._calibrated_scale(expert, own)
+                    offset[k] = expert._rewards(own.responses, own.active).mean()
+            except InvalidInputError as error:
+                raise InvalidInputError(f"the expert of domain {domain!r} ({len(own)} pairs): {error}") from error
+            experts.append(expert)
+        return experts, scale, offset
 
     def _calibrated_scale(self, expert: RewardModel, own: EmbeddedPreferences) -> float:
         if len(np.unique(own.groups)) < 2:
