@@ -41,20 +41,22 @@ from embedrm.reporting import PeakMemory, collect
 
 LEAVES, RATE, BINS, IN_LEAF = 31, 0.1, 63, 20
 PEER, ALIKE = "stacked differences", "stacked differences, binned alike"
-PEER_FASTER, PEER_POINTWISE = "stacked differences, learning rate 0.2", "stacked responses, classification"
+PEER_POINTWISE = "stacked responses, classification"
+PEER_RATES = {f"stacked differences, learning rate {rate}": {"learning_rate": rate} for rate in (0.2, 0.4)}
 PEERS: dict[str, dict[str, Any]] = {
     PEER: {},
     ALIKE: {"bin_construct_sample_cnt": SAMPLE_ROWS, "deterministic": True, "force_row_wise": True}
     | {"use_missing": False, "feature_pre_filter": False},
-    PEER_FASTER: {"learning_rate": 0.2},
+    **PEER_RATES,
     PEER_POINTWISE: {},
 }
-ONCE = (PEER_FASTER, PEER_POINTWISE)
+ONCE = (*PEER_RATES, PEER_POINTWISE)
 OURS = "graph"
 METHODS: dict[str, dict[str, Any]] = {
     OURS: {},
     "graph, classification": {"objective": "classification"},
     "graph, learning rate 0.2": {"learning_rate": 0.2},
+    "graph, learning rate 0.4": {"learning_rate": 0.4},
     "graph, 15 bins": {"max_bin": "fast"},
     "graph, quantised": {"quantized": True},
 }
@@ -220,7 +222,13 @@ def main() -> None:
     rows = one_kind("linear", a.repeats, a) + one_kind("bent", 1, a)
     words = [f"--{name}={getattr(a, name)}" for name in ("prompts", "responses", "dim", "trees", "threads")]
     for row in rows:
-        measured = row["reward"] == "linear" and row["method"] in (*PEERS, OURS, "graph, classification")
+        measured = row["reward"] == "linear" and row["method"] in (
+            PEER,
+            ALIKE,
+            PEER_POINTWISE,
+            OURS,
+            "graph, classification",
+        )
         row["memory"] = in_subprocess(__file__, *words, "--memory", row["method"])["bytes"] if measured else None
     main_row = next(row for row in rows if row["method"] == OURS)
     leads = [row for row in rows if row["method"] == OURS]

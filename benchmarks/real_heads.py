@@ -177,7 +177,7 @@ def main() -> None:
         {"key": "macro", "label": "test, macro", "kind": "share"},
         {"key": "seconds", "label": "fit", "kind": "seconds", "note": "one fit on all training pairs"},
     ]
-    shown = [{key: value for key, value in row.items() if key not in ("name", "n_settings")} for row in rows]
+    shown = [{column["key"]: row.get(column["key"]) for column in columns} for row in rows]
     report.add_section(
         "Head × objective × view",
         tables=[{"name": "heads", "title": "All domains in one model", "columns": columns, "rows": shown}],
