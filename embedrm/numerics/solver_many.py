@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,13 @@ from numpy.typing import NDArray
 from embedrm.numerics.solver import MAX_HALVINGS, MEMORY, SAFETY, RewardLoss
 
 Columns = NDArray[np.float64]
+
+
+class Coordinates(NamedTuple):
+    """A change of coordinates x = T u that is no matrix: ``whiten`` is g -> T.T g, ``unwhiten`` is u -> T u."""
+
+    whiten: Callable[[Columns], Columns]
+    unwhiten: Callable[[Columns], Columns]
 
 
 @dataclass(frozen=True)
@@ -35,9 +42,9 @@ def minimise_many(
     forward: Callable[[Columns], Columns],
     adjoint: Callable[[Columns], Columns],
     loss: RewardLoss,
-    l2: float,
+    l2: float | Columns,
     start: Columns,
-    transform: NDArray[np.float64] | Sequence[NDArray[np.float64]],
+    transform: NDArray[np.float64] | Sequence[NDArray[np.float64]] | Coordinates,
     *,
     tol: float = 1e-9,
     max_iter: int = 500,
@@ -50,11 +57,13 @@ def minimise_many(
 
     Parameters
     ----------
-    forward, adjoint, loss, l2, tol, max_iter, rounding, who
+    forward, adjoint, loss, tol, max_iter, rounding, who
         As in :func:`embedrm.numerics.solver.minimise`, for matrices of k columns.
+    l2 : float or ndarray of shape (dim, 1) or (dim, k)
+        The penalty; an array gives weights (and columns) penalties of their own.
     start : ndarray of shape (dim, k)
         First points, zero where they may not be used.
-    transform : ndarray of shape (dim, rank), or sequence of k ndarrays
+    transform : ndarray of shape (dim, rank), Coordinates, or sequence of k ndarrays
         Coordinates of all columns; or, where ``readable`` is given, one square matrix for each column, on the weights that
         it may use, or its diagonal.
     readable : ndarray of shape (dim, k), bool, optional
@@ -63,11 +72,14 @@ def minimise_many(
         Precision in which the loss is evaluated: that of the vectors is enough.
     """
     x = start.astype(np.float64)
-    if isinstance(transform, np.ndarray) != (readable is None):
+    if isinstance(transform, (np.ndarray, Coordinates)) != (readable is None):
         raise TypeError("one transform for all columns, or readable and one for each")
-    whiten, unwhiten = (
-        _shared(transform) if isinstance(transform, np.ndarray) else _separate(transform, np.asarray(readable))
-    )
+    if isinstance(transform, Coordinates):
+        whiten, unwhiten = transform
+    elif isinstance(transform, np.ndarray):
+        whiten, unwhiten = _shared(transform)
+    else:
+        whiten, unwhiten = _separate(transform, np.asarray(readable))
 
     if not x.any():
         rewards = np.zeros((loss.n_responses, x.shape[1]))
@@ -77,7 +89,7 @@ def minimise_many(
     else:
         rewards = forward(x)
     at = loss.evaluate(rewards.astype(dtype, copy=False))
-    value = at.value + 0.5 * l2 * _dots(x, x)
+    value = at.value + 0.5 * _squares(l2, x)
     history: deque[tuple[Columns, Columns, Columns]] = deque(maxlen=MEMORY)
     previous: tuple[Columns, Columns] | None = None
     gap = best_gap = np.full(x.shape[1], np.inf)
@@ -106,13 +118,13 @@ def minimise_many(
             step_u, slope = np.where(uphill, -g, step_u), np.where(uphill, -2.0 * gap, slope)
         step = unwhiten(step_u)
         step_rewards = forward(step)
-        bend = loss.second_derivative(at, step_rewards.astype(dtype, copy=False)) + l2 * _dots(step, step)
+        bend = loss.second_derivative(at, step_rewards.astype(dtype, copy=False)) + _squares(l2, step)
         t = np.where(done, 0.0, np.where(bend > 0, -slope / np.where(bend > 0, bend, 1.0), 1.0))
         for _ in range(MAX_HALVINGS):
             new_rewards = rewards + t * step_rewards
             new_at = loss.evaluate(new_rewards.astype(dtype, copy=False))
             new_x = x + t * step
-            new_value = new_at.value + 0.5 * l2 * _dots(new_x, new_x)
+            new_value = new_at.value + 0.5 * _squares(l2, new_x)
             worse = new_value > value + 1e-4 * t * slope + noise
             if not worse.any():
                 break
@@ -138,6 +150,11 @@ def _dots(a: Columns, b: Columns) -> Columns:
     """Dot product of every column."""
     found: Columns = np.einsum("ij,ij->j", a, b)
     return found
+
+
+def _squares(l2: float | Columns, x: Columns) -> Columns:
+    """Penalised squares of every column."""
+    return _dots(l2 * x, x) if isinstance(l2, np.ndarray) else l2 * _dots(x, x)
 
 
 Change = Callable[[Columns], Columns]
