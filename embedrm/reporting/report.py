@@ -91,6 +91,9 @@ class Report:
         Caveats and definitions, shown at the end.
     provenance : mapping, optional
         Where the facts come from; see :func:`embedrm.reporting.collect`.
+    claims : sequence of mapping, optional
+        Judged claims (:meth:`embedrm.evaluation.claims.Claim.judge`), for programs; a reader sees them in a table
+        (:func:`embedrm.reporting.claims.claims_table`).
 
     Raises
     ------
@@ -108,6 +111,7 @@ class Report:
     sections: list[Section]
     notes: list[str]
     provenance: dict[str, Any]
+    claims: list[dict[str, Any]]
 
     def __init__(
         self,
@@ -117,6 +121,7 @@ class Report:
         sections: Sequence[Section | Mapping[str, Any]] = (),
         notes: str | Sequence[str] = (),
         provenance: Mapping[str, Any] | None = None,
+        claims: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.kind = text(kind, "kind")
         self.title = text(title, "title")
@@ -125,6 +130,7 @@ class Report:
         if provenance is not None and not isinstance(provenance, Mapping):
             raise InvalidInputError(f"provenance is a mapping, and a {type(provenance).__name__} came.")
         self.provenance = plain(provenance or {}, "provenance")
+        self.claims = plain(list(sequence(claims, "claims")), "claims")
         self.sections = []
         for i, section in enumerate(sequence(sections, "sections")):
             self._add(_section(section, f"sections[{i}]"))
@@ -180,12 +186,12 @@ class Report:
             "sections": [section.to_dict() for section in self.sections],
             "notes": texts(self.notes, "notes"),
             "provenance": plain(self.provenance, "provenance"),
-        }
+        } | ({"claims": plain(self.claims, "claims")} if self.claims else {})
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Report:
         """Return the report of some facts, which are checked as any others."""
-        optional = ("summary", "sections", "notes", "provenance")
+        optional = ("summary", "sections", "notes", "provenance", "claims")
         values = fields(facts, "report", ("schema", "kind", "title"), optional)
         schema = values.pop("schema")
         if schema != SCHEMA:
