@@ -78,7 +78,9 @@ def fit_margin_scale(
     return float(np.exp(minimize_scalar(objective, bounds=LOG_SCALE_BOUNDS, method="bounded").x))
 
 
-def fit_softmax_temperature(scores: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
+def fit_softmax_temperature(
+    scores: NDArray[np.float64], labels: NDArray[np.intp], weight: Vector | None = None
+) -> float:
     """Temperature T > 0 that minimises the cross-entropy of ``softmax(scores / T)`` on held-out rows.
 
     Parameters
@@ -87,10 +89,12 @@ def fit_softmax_temperature(scores: NDArray[np.float64], labels: NDArray[np.intp
         Unnormalised log-probabilities.
     labels : ndarray of shape (n,)
         Index of the true class.
+    weight : ndarray of shape (n,), optional
+        How much each row counts.
     """
     rows = np.arange(len(labels))
 
     def objective(log_scale: float) -> float:
-        return -float(log_softmax(np.exp(log_scale) * scores, axis=1)[rows, labels].mean())
+        return -float(np.average(log_softmax(np.exp(log_scale) * scores, axis=1)[rows, labels], weights=weight))
 
     return float(np.exp(-minimize_scalar(objective, bounds=LOG_SCALE_BOUNDS, method="bounded").x))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from embedrm.errors import InvalidInputError
+from embedrm.numerics.folds import group_folds
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import check_preferences
 from embedrm.views import select_views
@@ -21,7 +23,8 @@ class Router(BaseEstimator):
     """Base class: a classifier of prompt vectors into domains.
 
     A subclass implements ``fit`` and ``predict_proba`` on plain arrays. It sees the prompt only: with one gate for both
-    responses of a pair, the free constants of the experts cancel in the margin.
+    responses of a pair, the free constants of the experts cancel in the margin. A ``fit`` that takes ``sample_weight``
+    (n_prompts,) can be told how much each prompt counts.
 
     Parameters
     ----------
@@ -37,6 +40,8 @@ class Router(BaseEstimator):
 
     registered_name: str
     view: str | None = None
+    can_reject: bool = False
+    """Whether ``accept`` may say no, so that somebody must answer for the prompts it leaves."""
     classes_: NDArray[np.str_]
 
     def fit(self: Self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
@@ -59,6 +64,38 @@ class Router(BaseEstimator):
         """Say which prompts the router is willing to route; all of them, unless a router has a reject option."""
         return np.ones(len(np.asarray(X)), dtype=bool)
 
+    def out_of_fold_proba(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        cv: int = 5,
+    ) -> NDArray[np.float64]:
+        """Probabilities of the training prompts by refits that have not seen their groups.
+
+        Parameters
+        ----------
+        X, y, groups, sample_weight
+            What this router was fitted on.
+        cv : int
+            Folds, at least 2.
+
+        Returns
+        -------
+        ndarray of shape (n_prompts, n_domains)
+            Columns as in ``classes_``. A domain that a fold's refit has not seen has probability 0 there.
+        """
+        matrix, labels = np.asarray(X), np.asarray(y).astype(str)
+        group = np.arange(len(matrix)) if groups is None else np.asarray(groups)
+        weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        out = np.zeros((len(matrix), len(self.classes_)))
+        for train, held_out in group_folds(group, cv, type(self).__name__, weight):
+            extra = {} if weight is None else {"sample_weight": weight[train]}
+            part = clone(self).fit(matrix[train], labels[train], group[train], **extra)
+            out[np.ix_(held_out, np.searchsorted(self.classes_, part.classes_))] = part.predict_proba(matrix[held_out])
+        return out
+
     def resolve_views(self, views: Any) -> list[str]:
         """Names of the prompt views to read, among those present."""
         who = type(self).__name__ if self.view is None else f"{type(self).__name__}(view=...)"
@@ -79,6 +116,23 @@ def prompt_examples(
     rows = prefs.active_prompts
     responses = prefs.responses
     return prompt_vectors(responses, views, rows), responses.domain[rows], responses.group[rows]
+
+
+def prompt_pair_weights(preferences: EmbeddedPreferences) -> NDArray[np.float64]:
+    """Summed weight of the pairs of each prompt, in the order of :func:`prompt_examples`; shape (n,).
+
+    A pair across prompts counts for both, one half each.
+    """
+    rows = preferences.active_prompts
+    of_pair = np.searchsorted(rows, preferences.responses.prompt_of[preferences.pairs])
+    half = np.repeat(0.5 * preferences.weight, 2)
+    weights: NDArray[np.float64] = np.bincount(of_pair.ravel(), weights=half, minlength=len(rows))
+    return weights
+
+
+def takes_weights(router: Router) -> bool:
+    """Whether a router's ``fit`` has the parameter ``sample_weight``."""
+    return "sample_weight" in inspect.signature(router.fit).parameters
 
 
 def check_vectors(X: ArrayLike, who: str, n_features: int | None = None) -> NDArray[np.floating[Any]]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_softmax, softmax
-from sklearn.utils.validation import check_is_fitted
+from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
-from embedrm.numerics.calibration import fit_softmax_temperature
-from embedrm.numerics.folds import group_folds
-from embedrm.numerics.threads import threads_for
 from embedrm.routers import ROUTERS
-from embedrm.routers.base import Router, check_vectors
+from embedrm.routers._calibrated import UNSEEN, Array, CalibratedRouter
 
 L2_GRID = (1e-3, 1e-2, 1e-1, 1.0)
 
 
 @ROUTERS.register("logistic")
-class LogisticRouter(Router):
+class LogisticRouter(CalibratedRouter):
     r"""Softmax regression :math:`p(d \mid x) = \mathrm{softmax}((W z + b) / T)_d` on standardised prompt vectors z.
 
     W and b minimise the mean cross-entropy plus :math:`\tfrac12\lambda\lVert W\rVert^2`. The temperature T, and
@@ -42,6 +37,9 @@ class LogisticRouter(Router):
         Folds for T and ``l2="cv"``.
     max_iter : int
         Most iterations of the solver.
+    class_weight : "balanced", mapping of domain to number, or None
+        Factors on the weights of a domain's prompts, in the loss and in the calibration; ``"balanced"`` makes every domain
+        count alike. The probabilities are then those of prompts drawn with these weights.
 
     Attributes
     ----------
@@ -50,7 +48,8 @@ class LogisticRouter(Router):
     temperature_, l2_ : float
     classes_ : ndarray of shape (n_domains,)
     out_of_fold_ : dict
-        ``log_loss`` and ``accuracy`` of the calibrated out-of-fold probabilities (absent folds: empty).
+        ``log_loss`` and ``accuracy`` of the calibrated out-of-fold probabilities, and how many prompts were left out since
+        their domain was ``unseen`` by the fold (empty where nothing was held out).
     """
 
     def __init__(
@@ -61,6 +60,7 @@ class LogisticRouter(Router):
         calibrate: bool = True,
         cv: int = 5,
         max_iter: int = 500,
+        class_weight: str | Mapping[str, float] | None = None,
     ) -> None:
         self.view = view
         self.l2 = l2
@@ -68,60 +68,52 @@ class LogisticRouter(Router):
         self.calibrate = calibrate
         self.cv = cv
         self.max_iter = max_iter
+        self.class_weight = class_weight
 
-    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> LogisticRouter:
-        """Fit on prompt vectors (n_prompts, dim), domains (n_prompts,) and prompt groups (n_prompts,)."""
-        matrix = check_vectors(X, "LogisticRouter")
-        labels = np.asarray(y).astype(str)
-        if labels.shape != (len(matrix),):
-            raise InvalidInputError(
-                f"LogisticRouter expects one domain for each of {len(matrix)} prompts, got {labels.shape}"
-            )
+    def _check_parameters(self) -> None:
         if self.l2 != "cv" and not (isinstance(self.l2, (int, float)) and 0 < self.l2 < np.inf):
             raise InvalidInputError(f"LogisticRouter needs l2 to be a number > 0 or 'cv', got {self.l2!r}")
-        self.n_features_in_ = matrix.shape[1]
-        self.classes_, codes = np.unique(labels, return_inverse=True)
-        self.out_of_fold_: dict[str, float] = {}
+
+    def _settings(self) -> list[float]:
         grid = [float(v) for v in self.l2_grid] if self.l2 == "cv" else [float(self.l2)]
         if not grid or not all(0.0 < v < np.inf for v in grid):
             raise InvalidInputError(
                 f"LogisticRouter(l2='cv') needs l2_grid of numbers > 0, got {tuple(self.l2_grid)!r}"
             )
-        self.l2_, self.temperature_ = grid[0], 1.0
-        if len(self.classes_) == 1:
-            # one domain: every prompt belongs to it with certainty, and there is nothing to fit
-            self.coef_, self.intercept_ = np.zeros((1, self.n_features_in_)), np.zeros(1)
-            return self
-        # NumPy's and SciPy's BLAS bring a pool of threads each; on problems of this size, waiting for one another costs
-        # several times the arithmetic
-        with threads_for(0):
-            if self.calibrate or len(grid) > 1:
-                group = np.arange(len(matrix)) if groups is None else np.asarray(groups)
-                self._choose(matrix, codes, group, grid)
-            ((self.coef_, self.intercept_),) = self._path(matrix, codes, [self.l2_])
-        return self
+        return grid
 
-    def _choose(self, matrix: NDArray[Any], codes: NDArray[np.intp], groups: NDArray[Any], grid: list[float]) -> None:
-        scores = np.zeros((len(grid), len(matrix), len(self.classes_)))
-        for train, held_out in group_folds(groups, self.cv, "LogisticRouter"):
-            for k, (coef, intercept) in enumerate(self._path(matrix[train], codes[train], grid)):
-                scores[k, held_out] = matrix[held_out] @ coef.T + intercept
-        rows = np.arange(len(matrix))
-        best = (np.inf, grid[0], 1.0, 0.0)
-        for k, l2 in enumerate(grid):
-            temperature = fit_softmax_temperature(scores[k], codes) if self.calibrate else 1.0
-            loss = -float(log_softmax(scores[k] / temperature, axis=1)[rows, codes].mean())
-            accuracy = float((scores[k].argmax(axis=1) == codes).mean())
-            best = min(best, (loss, l2, temperature, accuracy))
-        loss, self.l2_, self.temperature_, accuracy = best
-        self.out_of_fold_ = {"log_loss": loss, "accuracy": accuracy}
+    def _chosen(self) -> float:
+        return self.l2_
+
+    def _learn(
+        self, matrix: NDArray[Any], codes: NDArray[np.intp], weight: Array, n_domains: int, setting: Any
+    ) -> None:
+        self.l2_ = float(setting)
+        ((self.coef_, self.intercept_),) = self._path(matrix, codes, weight, n_domains, [self.l2_])
+
+    def _log_scores(self, matrix: NDArray[Any]) -> Array:
+        scores: Array = matrix @ self.coef_.T + self.intercept_
+        return scores
+
+    def _fold_scores(
+        self,
+        train: tuple[NDArray[Any], NDArray[np.intp], Array],
+        held_out: NDArray[Any],
+        n_domains: int,
+        settings: Sequence[Any],
+    ) -> Array:
+        found = self._path(*train, n_domains, list(settings))
+        return np.stack([held_out @ coef.T + intercept for coef, intercept in found])
 
     def _path(
-        self, matrix: NDArray[Any], codes: NDArray[np.intp], grid: list[float]
-    ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        self, matrix: NDArray[Any], codes: NDArray[np.intp], weight: Array, n_domains: int, grid: list[float]
+    ) -> list[tuple[Array, Array]]:
         """Coefficients and intercepts on raw vectors for each penalty; each begins where the next stronger one ended."""
         from sklearn.linear_model import LogisticRegression
 
+        known = weight > 0
+        if not known.all():
+            matrix, codes, weight = matrix[known], codes[known], weight[known]
         mean = matrix.mean(axis=0, dtype=np.float64)
         spread = matrix.std(axis=0, dtype=np.float64)
         # the variation of such a column is rounding of its mean
@@ -129,18 +121,18 @@ class LogisticRouter(Router):
         spread[spread == 0] = 1.0
         z = ((matrix - mean) / spread).astype(np.float64 if matrix.dtype == np.float64 else np.float32)
         present = np.unique(codes)
-        n_domains = len(self.classes_)
+        total = float(weight.sum())
         model = LogisticRegression(max_iter=self.max_iter, tol=1e-5, warm_start=True)
-        solved: dict[float, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        solved: dict[float, tuple[Array, Array]] = {}
         for l2 in sorted(grid, reverse=True):
-            coef, intercept = np.zeros((n_domains, matrix.shape[1])), np.full(n_domains, -30.0)
+            coef, intercept = np.zeros((n_domains, matrix.shape[1])), np.full(n_domains, UNSEEN)
             if len(present) == 1:
-                # a fold that holds one domain only
+                # one domain: every prompt belongs to it with certainty, and there is nothing to fit
                 intercept[present] = 0.0
             else:
                 # with two domains the estimator fits the difference w of the two rows of W; its squared norm is ||w||^2 / 2
                 penalty = l2 / 2.0 if len(present) == 2 else l2
-                model.set_params(C=1.0 / (penalty * len(matrix))).fit(z, codes)
+                model.set_params(C=1.0 / (penalty * total)).fit(z, codes, weight)
                 if len(present) == 2:
                     coef[present] = np.stack([-model.coef_[0], model.coef_[0]]) / 2.0
                     intercept[present] = np.array([-model.intercept_[0], model.intercept_[0]]) / 2.0
@@ -150,9 +142,3 @@ class LogisticRouter(Router):
                 intercept = intercept - coef @ mean
             solved[l2] = coef, intercept
         return [solved[l2] for l2 in grid]
-
-    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Calibrated probability of each domain; shape (n_prompts, n_domains)."""
-        check_is_fitted(self, "coef_")
-        matrix = check_vectors(X, "LogisticRouter", self.n_features_in_)
-        return softmax((matrix @ self.coef_.T + self.intercept_) / self.temperature_, axis=1)
