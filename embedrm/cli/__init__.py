@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from embedrm.cli import cache, compare, data, encode, evaluate, fit, reproduce, score
+from embedrm.cli import cache, compare, curve, data, encode, evaluate, fit, reproduce, score
 from embedrm.cli._guard import Guarded, bare_help, write
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ app.command("fit", cls=fit.FitCommand)(fit.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
+app.command("curve")(curve.curve)
 app.command("reproduce", cls=reproduce.ReproduceCommand)(reproduce.reproduce)
 app.add_typer(cache.app, name="cache")
 

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from embedrm.errors import EmbedRMError
 
-ORDER = ("reproduce", "data", "encode", "fit", "evaluate", "compare", "score", "cache")
+ORDER = ("reproduce", "data", "encode", "fit", "evaluate", "compare", "curve", "score", "cache")
 FOUND, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 # The base of the parser's own errors; typer either brings its own or takes click's, so it is found by inheritance.
