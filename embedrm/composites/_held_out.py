@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from embedrm.errors import InvalidInputError
 from embedrm.numerics.folds import group_folds
 from embedrm.preferences import EmbeddedPreferences
 from embedrm.reward_model import RewardModel
@@ -16,6 +19,8 @@ def out_of_fold_margins(
 ) -> NDArray[np.float64]:
     """Margin of every pair by a refit on the folds that do not hold its prompt group; shape (n_pairs,).
 
+    Pairs of weight zero are as good as absent: they make no fold, teach no refit, and their own margin is 0.
+
     Parameters
     ----------
     fitted : RewardModel
@@ -24,13 +29,87 @@ def out_of_fold_margins(
     cv : int
         Folds, at least 2; with fewer prompt groups there are as many folds as groups.
     who : str
-        Who asks, for the error where there are fewer than two groups.
+        Who asks, for the errors.
+
+    Raises
+    ------
+    InvalidInputError
+        Where pairs of positive weight are none, or of fewer than two prompt groups.
     """
-    template = clone(fitted)
+    template = _for_refits(fitted)
+    counted = _counted(preferences.weight > 0, who)
+    prefs = preferences[counted]
+    margins = np.zeros(len(preferences))
+    for train, held_out in group_folds(prefs.groups, cv, who, prefs.weight):
+        margins[counted[held_out]] = clone(template).fit(prefs[train]).margins(prefs[held_out])
+    return margins
+
+
+def members_out_of_fold(
+    template: RewardModel,
+    members: Sequence[RewardModel],
+    preferences: EmbeddedPreferences,
+    seeds: Sequence[int],
+    weight: NDArray[np.float64] | None,
+    masks: NDArray[np.bool_] | None,
+    cv: int,
+    who: str,
+) -> NDArray[np.float64]:
+    """Out-of-fold margins of several members, each fold's refits in one pass; shape (n_pairs, n_members).
+
+    Folds are those of the pairs with their own weights, the same for all members. A member to which one of them would leave
+    nothing to learn from, or that chose a penalty of its own, has folds by its own weights, and refits of its own.
+
+    Parameters
+    ----------
+    template : RewardModel
+        What ``fit_members`` made the members from.
+    members : sequence of RewardModel
+        Fitted on all these pairs.
+    preferences : EmbeddedPreferences
+    seeds, weight, masks
+        As ``fit_members`` was given them.
+    cv, who
+        As in :func:`out_of_fold_margins`.
+    """
+    drawn = preferences.weight[:, None] if weight is None else weight
+    counted = _counted(drawn.max(axis=1) > 0, who)
+    prefs, drawn = preferences[counted], drawn[counted]
+    folds = list(group_folds(prefs.groups, cv, who, prefs.weight if prefs.weight.any() else None))
+    alike = len({getattr(member, "l2_", None) for member in members}) == 1
+    taught = np.all([drawn[train].sum(axis=0) > 0 for train, _ in folds], axis=0)
+    shared = np.flatnonzero(np.broadcast_to(taught & alike, len(members)))
+    margins = np.zeros((len(preferences), len(members)))
+    refit = _for_refits(members[0], template)
+    for train, held_out in folds if len(shared) else ():
+        refits = refit.fit_members(
+            prefs[train],
+            [seeds[m] for m in shared.tolist()],
+            None if weight is None else drawn[np.ix_(train, shared)],
+            None if masks is None else masks[shared],
+        )
+        for m, one in zip(shared, refits):
+            margins[counted[held_out], m] = one.margins(prefs[held_out])
+    for m in np.setdiff1d(np.arange(len(members)), shared):
+        own = preferences if weight is None else preferences.weighted(weight[:, m])
+        mask = None if masks is None else masks[[m]]
+        margins[:, [m]] = members_out_of_fold(template, [members[m]], own, [seeds[m]], None, mask, cv, who)
+    return margins
+
+
+def _for_refits(fitted: RewardModel, template: RewardModel | None = None) -> RewardModel:
+    """Return the unfitted model that is refitted on folds: the fitted one's parameters, or a template's."""
+    model: RewardModel = clone(fitted if template is None else template)
     if getattr(fitted, "l2", None) == "cv":
         # the penalty was chosen on folds of these pairs already; choosing it again inside each fold would only cost
-        template.set_params(l2=fitted.l2_)
-    margins = np.zeros(len(preferences))
-    for train, held_out in group_folds(preferences.groups, cv, who, preferences.weight):
-        margins[held_out] = clone(template).fit(preferences[train]).margins(preferences[held_out])
-    return margins
+        model.set_params(l2=fitted.l2_)
+    few = [name for name in model.get_params() if name.rpartition("__")[2] == "few_groups"]
+    # what could be fitted on all groups is not refused on some of them
+    model.set_params(**dict.fromkeys(few, "adapt"))
+    return model
+
+
+def _counted(has_weight: NDArray[np.bool_], who: str) -> NDArray[np.intp]:
+    if not has_weight.any():
+        raise InvalidInputError(f"{who} needs pairs with positive weight to hold some of them out, got only zeros")
+    return np.flatnonzero(has_weight)

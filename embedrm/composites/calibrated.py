@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
-from embedrm.composites._held_out import out_of_fold_margins
+from embedrm.composites._held_out import members_out_of_fold, out_of_fold_margins
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads.linear import LinearHead
 from embedrm.numerics.calibration import fit_margin_scale
@@ -99,21 +99,27 @@ class CalibratedRewardModel(RewardModel):
         """Fit the model and its calibration. Reads only the active rows. Returns self."""
         who = type(self).__name__
         prefs = check_preferences(preferences, who)
-        self._check_parameters()
-        template = LinearHead(l2="cv") if self.model is None else self.model
+        self.check_parameters()
         if self.split is not None:
-            of_split = prefs.responses.split[prefs.prompt_rows] == self.split
-            held_out, prefs = prefs.in_split(self.split), prefs[~of_split]
-            if not len(prefs):
-                raise InvalidInputError(
-                    f"{who} needs pairs outside the split {self.split!r} to fit the model on, got none; leave split out "
-                    "to calibrate out of fold, or use calibrate on a fitted model"
-                )
-            self.model_ = clone(template).fit(prefs)
-            return self.calibrate(held_out)
-        self.model_ = clone(template).fit(prefs)
-        counted = prefs[prefs.weight > 0]
-        return self._calibrate(out_of_fold_margins(self.model_, counted, self.cv, who), counted)
+            training, held_out = self._parts(prefs)
+            self.model_ = clone(self._template()).fit(prefs[training])
+            return self.calibrate(prefs[held_out])
+        self.model_ = clone(self._template()).fit(prefs)
+        return self._calibrate(out_of_fold_margins(self.model_, prefs, self.cv, who), prefs)
+
+    def _template(self) -> RewardModel:
+        return LinearHead(l2="cv") if self.model is None else self.model
+
+    def _parts(self, prefs: EmbeddedPreferences) -> tuple[Rows, Rows]:
+        """Rows of the pairs outside the split, and of those in it."""
+        prefs.in_split(str(self.split))
+        inside = prefs.responses.split[prefs.prompt_rows] == self.split
+        if inside.all():
+            raise InvalidInputError(
+                f"{type(self).__name__} needs pairs outside the split {self.split!r} to fit the model on, got none; leave "
+                "split out to calibrate out of fold, or use calibrate on a fitted model"
+            )
+        return np.flatnonzero(~inside), np.flatnonzero(inside)
 
     def calibrate(self, preferences: EmbeddedPreferences) -> CalibratedRewardModel:
         """Fit the calibration anew on pairs whose prompts the fitted model has not seen. Returns self.
@@ -124,14 +130,15 @@ class CalibratedRewardModel(RewardModel):
             Held-out pairs; pairs that the model was fitted on would make it too sure.
         """
         check_is_fitted(self, "model_")
-        self._check_parameters()
+        self.check_parameters()
         prefs = check_preferences(preferences, f"{type(self).__name__}.calibrate")
-        counted = prefs[prefs.weight > 0]
-        if not len(counted):
+        if not (prefs.weight > 0).any():
             raise InvalidInputError(f"{type(self).__name__}.calibrate needs pairs with positive weight, got only zeros")
-        return self._calibrate(self.model_.margins(counted), counted)
+        return self._calibrate(self.model_.margins(prefs), prefs)
 
     def _calibrate(self, margins: NDArray[np.float64], prefs: EmbeddedPreferences) -> CalibratedRewardModel:
+        counted = prefs.weight > 0
+        margins, prefs = margins[counted], prefs[counted]
         self.n_groups_ = len(np.unique(prefs.groups))
         self.scale_, self.sizes_, self.probabilities_ = 1.0, np.empty(0), np.empty(0)
         if self.method == "isotonic":
@@ -164,16 +171,38 @@ class CalibratedRewardModel(RewardModel):
         weight: NDArray[np.float64] | None = None,
         masks: NDArray[np.bool_] | None = None,
     ) -> list[CalibratedRewardModel]:
-        """Fit several, each with its own calibration; the seeds are those of the model inside, where it has one."""
-        if masks is not None:
-            raise InvalidInputError(f"{type(self).__name__} cannot leave features out by member; choose seeds")
+        """Fit several together, as the model inside fits its members, each with its own calibration.
+
+        With folds, members are refitted in one pass a fold: folds are those of all pairs with their own weights, the same
+        for all members. Features are left out, and seeds taken, by the model inside.
+        """
+        who = type(self).__name__
+        prefs = check_preferences(preferences, who)
+        self.check_parameters()
+        template = self._template()
+        training = np.arange(len(prefs)) if self.split is None else self._parts(prefs)[0]
+        inside = None if weight is None else weight[training]
+        models = template.fit_members(prefs[training], seeds, inside, masks)
+        margins = None
+        if self.split is None:
+            margins = members_out_of_fold(template, models, prefs, seeds, weight, masks, self.cv, who)
         members = []
-        for m, seed in enumerate(seeds):
+        for m, model in enumerate(models):
             member: CalibratedRewardModel = clone(self)
-            if member.model is not None and "random_state" in member.model.get_params(deep=False):
-                member.set_params(model__random_state=int(seed))
-            members.append(member.fit(preferences if weight is None else preferences.weighted(weight[:, m])))
+            if self.model is not None:
+                member.set_params(model=clone(model))
+            member.model_ = model
+            own = prefs if weight is None else prefs.weighted(weight[:, m])
+            if margins is None:
+                member.calibrate(own[self._parts(own)[1]])
+            else:
+                member._calibrate(margins[:, m], own)
+            members.append(member)
         return members
+
+    def member_features(self, preferences: EmbeddedPreferences) -> int:
+        """Those of the model inside."""
+        return self._template().member_features(preferences)
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "scale_")
@@ -188,7 +217,8 @@ class CalibratedRewardModel(RewardModel):
         check_is_fitted(self, "scale_")
         return self.model_._single_view()
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
+        """Raise where a parameter cannot be used, whatever the pairs."""
         if self.method not in METHODS:
             raise unknown_name("method of CalibratedRewardModel", self.method, METHODS)
         if self.model is not None and not isinstance(self.model, RewardModel):

@@ -15,6 +15,7 @@ from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_preferences
 
 KINDS = ("bootstrap", "seeds", "features")
+FEW_GROUPS = ("raise", "adapt")
 AGGREGATES = ("mean", "min", "uwo", "lcb", "median")
 # Rows on which members of different seeds are compared to see that they differ at all.
 _PROBE_ROWS = 256
@@ -60,6 +61,12 @@ class EnsembleRewardModel(RewardModel):
         Share of the training pairs' prompt groups that is kept from the members, and on whose responses they are
         standardised. None: all pairs train, and their own responses standardise; for few prompts, and a little off where
         members fit their training responses more closely than others. Not used without ``standardise``.
+    few_groups : {"raise", "adapt"}
+        What to do where the pairs have too few prompt groups to draw from and to keep some for the calibration (3, with the
+        defaults). ``"raise"``: refuse them. ``"adapt"``: do without what they cannot give, for small domains of a routed
+        model: members are standardised on the training responses, and those of a single group are not drawn, so that a
+        bootstrap of them has equal members. Refits on folds, for a calibration of the ensemble, always adapt, so that the
+        calibration asks for no more groups than the ensemble itself.
     random_state : int
 
     Attributes
@@ -69,6 +76,8 @@ class EnsembleRewardModel(RewardModel):
         What is subtracted from each member's rewards, then divided by; zeros and ones without ``standardise``.
     n_calibration_ : int
         Responses behind them.
+    standardised_on_ : str
+        ``"held-out responses"``, ``"training responses"`` or ``"nothing"``.
 
     Notes
     -----
@@ -78,6 +87,8 @@ class EnsembleRewardModel(RewardModel):
     that no pair within prompts has measured, so that rewards of different prompts differ in s for no reason in the data.
     Within a prompt :meth:`margin_uncertainty` is free of all this. Per-prompt standardisation is not offered: the reward
     of a response would depend on what else is scored with it.
+
+    Pairs of weight zero are left out before anything is drawn or kept apart.
 
     A pessimistic reward (``min``, ``uwo``, ``lcb``) of swapped training labels is not the reward turned round, and its
     margins are not log-odds; nor are those of standardised members: wrap the ensemble in a calibrated model where
@@ -102,6 +113,7 @@ class EnsembleRewardModel(RewardModel):
         k: float = 0.5,
         standardise: bool = True,
         calibration_fraction: float | None = 0.1,
+        few_groups: str = "raise",
         random_state: int = 0,
     ) -> None:
         self.member = member
@@ -112,13 +124,17 @@ class EnsembleRewardModel(RewardModel):
         self.k = k
         self.standardise = standardise
         self.calibration_fraction = calibration_fraction
+        self.few_groups = few_groups
         self.random_state = random_state
 
     def fit(self, preferences: EmbeddedPreferences, y: None = None) -> EnsembleRewardModel:
         """Fit the members together, then their standardisation. Reads only the active rows. Returns self."""
         prefs = check_preferences(preferences, "EnsembleRewardModel")
-        self._check_parameters()
+        self.check_parameters()
         template = LinearHead() if self.member is None else self.member
+        prefs = prefs[prefs.weight > 0]
+        if not len(prefs):
+            raise InvalidInputError("EnsembleRewardModel needs pairs with positive weight, got only zeros")
         training, calibration = self._split(prefs)
         seeds = (np.random.SeedSequence(self.random_state).generate_state(self.n_members) >> 1).tolist()
         weight = self._bootstrap(training) if self.kind == "bootstrap" else None
@@ -206,16 +222,19 @@ class EnsembleRewardModel(RewardModel):
         n_groups = len(np.unique(prefs.groups))
         least = 2 if self.kind == "bootstrap" else 1
         held = self.standardise and self.calibration_fraction is not None
-        if n_groups < least + held:
+        self.standardised_on_ = "training responses" if self.standardise else "nothing"
+        if n_groups < least + held and self.few_groups == "raise":
             raise InvalidInputError(
                 f"EnsembleRewardModel(kind={self.kind!r}) needs at least {least + held} prompt groups"
                 + (", one of them to standardise members on" if held else "")
                 + f", got {n_groups}; give more prompts"
                 + (", or calibration_fraction=None to standardise on the training responses" if held else "")
                 + (", or another kind" if least > 1 else "")
+                + ", or few_groups='adapt' to do without what these cannot give"
             )
-        if not held or self.calibration_fraction is None:
+        if n_groups < least + held or not held or self.calibration_fraction is None:
             return prefs, prefs
+        self.standardised_on_ = "held-out responses"
         fraction = min(self.calibration_fraction, (n_groups - least) / n_groups)
         train, out = hold_out(prefs.groups, fraction, self.random_state, "EnsembleRewardModel", "more prompts")
         return prefs[train], prefs[out]
@@ -223,12 +242,8 @@ class EnsembleRewardModel(RewardModel):
     def _bootstrap(self, training: EmbeddedPreferences) -> NDArray[np.float64]:
         """Weights (n_pairs, n_members): each member's draw of as many prompt groups as there are, with replacement."""
         names, group = np.unique(training.groups, return_inverse=True)
-        # a group without weight cannot teach, so it is not drawn either
-        alive = np.bincount(group, weights=training.weight, minlength=len(names)) > 0
-        if not alive.any():
-            raise InvalidInputError("EnsembleRewardModel needs pairs with positive weight, got only zeros")
         rng = np.random.default_rng([self.random_state, 1])
-        drawn = rng.multinomial(int(alive.sum()), alive / alive.sum(), size=self.n_members)
+        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=self.n_members)
         weight: NDArray[np.float64] = training.weight[:, None] * drawn.T[group]
         return weight
 
@@ -251,7 +266,8 @@ class EnsembleRewardModel(RewardModel):
                 f"in this {type(template).__name__}; choose kind='bootstrap'"
             )
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
+        """Raise where a parameter cannot be used, whatever the pairs."""
         who = "EnsembleRewardModel"
         if self.member is not None and not isinstance(self.member, RewardModel):
             raise InvalidInputError(f"{who} needs member to be a reward model, got {type(self.member).__name__}")
@@ -259,6 +275,8 @@ class EnsembleRewardModel(RewardModel):
             raise unknown_name("kind of ensemble", self.kind, KINDS)
         if self.aggregate not in AGGREGATES:
             raise unknown_name("aggregate", self.aggregate, AGGREGATES)
+        if self.few_groups not in FEW_GROUPS:
+            raise unknown_name("few_groups of EnsembleRewardModel", self.few_groups, FEW_GROUPS)
         if isinstance(self.n_members, bool) or not isinstance(self.n_members, (int, np.integer)) or self.n_members < 2:
             raise InvalidInputError(f"{who} needs n_members to be a whole number >= 2, got {self.n_members!r}")
         if not (np.isfinite(self.k) and self.k >= 0):
@@ -270,8 +288,13 @@ class EnsembleRewardModel(RewardModel):
                 f"{who} needs calibration_fraction in (0, 1) or None, got {self.calibration_fraction!r}"
             )
         inside = LinearHead() if self.member is None else self.member
-        if self.kind == "seeds" and "random_state" not in inside.get_params(deep=False):
+        if self.kind == "seeds" and not any(key.rpartition("__")[2] == "random_state" for key in inside.get_params()):
             raise InvalidInputError(
                 f"{who}(kind='seeds') needs a member with a random_state; {type(inside).__name__} has none, so all members "
                 "would be equal; choose kind='bootstrap' or 'features'"
+            )
+        if self.kind == "features" and type(inside).member_features is RewardModel.member_features:
+            raise InvalidInputError(
+                f"{who}(kind='features'): {type(inside).__name__} cannot leave features out by member; choose "
+                "kind='bootstrap', or 'seeds' for a member with a random_state"
             )

@@ -281,12 +281,137 @@ def test_seeds_of_members_reach_the_model_inside():
     assert not np.array_equal(a.margins(prefs), b.margins(prefs))
     np.testing.assert_array_equal(a.margins(prefs), again.margins(prefs))
     assert model.model.random_state == clone(model).model.random_state == RandomHead().random_state
-    weight = np.stack([np.ones(len(prefs)), np.arange(len(prefs)) % 3], axis=1)
-    _, weighted = CalibratedRewardModel(LinearHead()).fit_members(prefs, [0, 0], weight)
-    expected = CalibratedRewardModel(LinearHead()).fit(prefs.weighted(weight[:, 1]))
-    np.testing.assert_array_equal(weighted.predict(prefs), expected.predict(prefs))
     with pytest.raises(InvalidInputError, match="cannot leave features out by member"):
         model.fit_members(prefs, [0], masks=np.ones((1, 6), dtype=bool))
+
+
+class CountingHead(LinearHead):
+    """Counts how often members are fitted together, and alone."""
+
+    together, alone = [], []
+
+    def fit_members(self, preferences, seeds, weight=None, masks=None):
+        self.together.append(len(seeds))
+        return super().fit_members(preferences, seeds, weight, masks)
+
+    def fit(self, preferences, y=None):
+        self.alone.append(len(preferences))
+        return super().fit(preferences)
+
+
+def bootstraps(prefs, n, seed=0):
+    names, group = np.unique(prefs.groups, return_inverse=True)
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=n)
+    return (drawn.T[group] * prefs.weight[:, None]).astype(float)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_members_in_one_pass_are_the_fits_one_by_one_on_the_same_folds(method):
+    prefs, _ = example_preferences()
+    weight = bootstraps(prefs, 3)
+    head = LinearHead(l2=0.01, tol=1e-13)
+    members = CalibratedRewardModel(head, method, cv=4).fit_members(prefs, [0, 1, 2], weight)
+    for m, member in enumerate(members):
+        w = weight[:, m]
+        margins = np.zeros(len(prefs))
+        for train, held_out in group_folds(prefs.groups, 4, "a test", prefs.weight):
+            margins[held_out] = clone(head).fit(prefs[train].weighted(w[train])).margins(prefs[held_out])
+        alone = CalibratedRewardModel(head, method)
+        alone.model_ = clone(head).fit(prefs.weighted(w))
+        alone._calibrate(margins, prefs.weighted(w))
+        np.testing.assert_allclose(member.model_.coef_, alone.model_.coef_, atol=1e-6)
+        assert member.n_groups_ == alone.n_groups_ < len(np.unique(prefs.groups))
+        if method == "isotonic":
+            # a step lies where a margin lies, so only the places far from steps agree
+            assert np.median(np.abs(member.predict_proba(prefs) - alone.predict_proba(prefs))) < 1e-6
+        else:
+            assert member.scale_ == pytest.approx(alone.scale_, rel=1e-5)
+
+
+def test_members_are_refitted_in_one_pass_a_fold():
+    prefs, _ = example_preferences()
+    CountingHead.together.clear()
+    CountingHead.alone.clear()
+    CalibratedRewardModel(CountingHead(), cv=4).fit_members(prefs, range(3), bootstraps(prefs, 3))
+    assert CountingHead.together == [3] * 5
+    assert not CountingHead.alone
+
+
+def test_members_by_seeds_alone_have_the_folds_of_a_fit():
+    prefs, _ = example_preferences()
+    one = CalibratedRewardModel(LinearHead()).fit(prefs)
+    for member in CalibratedRewardModel(LinearHead()).fit_members(prefs, [0, 1]):
+        np.testing.assert_array_equal(member.predict(prefs), one.predict(prefs))
+
+
+def test_a_member_that_a_common_fold_leaves_nothing_has_folds_of_its_own():
+    prefs, _ = example_preferences()
+    group = np.unique(prefs.groups, return_inverse=True)[1]
+    fold = next(held for _, held in group_folds(prefs.groups, 2, "a test", prefs.weight))
+    # all that the second member drew lies in one of two folds
+    weight = np.ones((len(prefs), 2))
+    weight[~np.isin(np.arange(len(prefs)), fold), 1] = 0.0
+    one, other = CalibratedRewardModel(LinearHead(), cv=2).fit_members(prefs, [0, 1], weight)
+    whole = CalibratedRewardModel(LinearHead(), cv=2)
+    assert one.scale_ == pytest.approx(clone(whole).fit(prefs).scale_, rel=1e-4)
+    assert other.scale_ == pytest.approx(clone(whole).fit(prefs[fold]).scale_, rel=1e-4)
+    only = np.where(group[:, None] == 0, 1.0, weight * [1, 0])
+    with pytest.raises(InvalidInputError, match="needs at least 2 folds and 2 prompt groups"):
+        whole.fit_members(prefs, [0, 1], only)
+
+
+def test_members_leave_features_out_where_the_model_can():
+    prefs, _ = example_preferences()
+    masks = np.array([[True, False] * 3, [False, True] * 3])
+    model = CalibratedRewardModel(LinearHead())
+    assert model.member_features(prefs) == 6
+    for member, mask in zip(model.fit_members(prefs, [0, 1], masks=masks), masks):
+        assert (member.model_.coef_[~mask] == 0).all()
+        assert member.model_.coef_[mask].all()
+        assert member.scale_ > 0
+
+
+def test_members_with_a_split_are_calibrated_on_it():
+    prefs = stated(300, split=np.where(np.arange(300) % 3 == 0, "validation", "train"))
+    weight = bootstraps(prefs, 2)
+    model = CalibratedRewardModel(Stated(), split="validation")
+    for m, member in enumerate(model.fit_members(prefs, [0, 1], weight)):
+        own = prefs.weighted(weight[:, m])
+        assert member.scale_ == clone(model).fit(own).scale_
+        assert member.n_groups_ == (weight[::3, m] > 0).sum()
+
+
+class TestOutOfFold:
+    def test_pairs_of_weight_zero_decide_no_fold_and_have_the_margin_zero(self):
+        prefs, _ = example_preferences()
+        counted = np.arange(len(prefs)) % 3 > 0
+        # weight zero for whole groups and for some pairs of others
+        counted &= np.unique(prefs.groups, return_inverse=True)[1] % 5 > 0
+        fitted = LinearHead().fit(prefs)
+        margins = out_of_fold_margins(fitted, prefs.weighted(counted * 2.0), 3, "a test")
+        alone = out_of_fold_margins(fitted, prefs[counted].weighted(np.full(counted.sum(), 2.0)), 3, "a test")
+        np.testing.assert_array_equal(margins[counted], alone)
+        np.testing.assert_array_equal(margins[~counted], 0.0)
+        assert np.abs(alone).min() > 0
+
+    def test_groups_of_weight_zero_are_not_held_out_instead_of_others(self):
+        prefs, _ = example_preferences()
+        group = np.unique(prefs.groups, return_inverse=True)[1]
+        fitted = LinearHead().fit(prefs)
+        # two groups with weight among many without: each is held out once, and none of the rest teaches
+        margins = out_of_fold_margins(fitted, prefs.weighted((group < 2) * 1.0), 5, "a test")
+        by_hand = [LinearHead().fit(prefs[group == g]).margins(prefs[group == 1 - g]) for g in (0, 1)]
+        np.testing.assert_array_equal(margins[group == 1], by_hand[0])
+        np.testing.assert_array_equal(margins[group == 0], by_hand[1])
+
+    def test_too_little_weight_is_refused(self):
+        prefs, _ = example_preferences()
+        fitted = LinearHead().fit(prefs)
+        with pytest.raises(InvalidInputError, match="a test needs pairs with positive weight to hold some"):
+            out_of_fold_margins(fitted, prefs.weighted(np.zeros(len(prefs))), 3, "a test")
+        first = prefs.groups == prefs.groups[0]
+        with pytest.raises(InvalidInputError, match="a test needs at least 2 folds and 2 prompt groups"):
+            out_of_fold_margins(fitted, prefs.weighted(first * 1.0), 3, "a test")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 from embedrm import (
+    CalibratedRewardModel,
     EmbeddedPreferences,
     Featurizer,
     LengthHead,
@@ -158,14 +159,6 @@ def test_a_bootstrap_draws_whole_prompt_groups():
     # a group is left out with probability (1 - 1/84)^84 = 0.366; 40 members, standard error about 0.003
     assert (counts == 0).mean() == pytest.approx(0.366, abs=0.02)
     assert len({tuple(c) for c in counts.T}) == 40
-
-
-def test_a_bootstrap_ignores_groups_without_weight():
-    train, _, _ = problem(20)
-    dead = train.groups == train.groups[0]
-    weight = EnsembleRewardModel(n_members=30)._bootstrap(train.weighted(np.where(dead, 0.0, 2.0)))
-    assert (weight[dead] == 0).all()
-    np.testing.assert_array_equal(weight[~dead].sum(axis=0), 2 * 3 * (len(np.unique(train.groups)) - 1))
 
 
 def test_bootstrap_members_are_heads_on_the_drawn_pairs():
@@ -337,3 +330,63 @@ def test_too_few_groups_are_refused_with_the_way_out():
     EnsembleRewardModel(calibration_fraction=None).fit(few[1])
     with pytest.raises(InvalidInputError, match="at least 2 prompt groups, got 1"):
         EnsembleRewardModel(standardise=False).fit(few[0])
+
+
+class TestFewGroups:
+    def small(self, n_groups):
+        train, _, _ = problem(n_prompts=60, domains=2)
+        rare = train.prompt_rows % 2 == 1
+        few = rare & np.isin(train.groups, np.unique(train.groups[rare])[:n_groups])
+        return train[~rare | few]
+
+    def test_the_error_of_direct_use_stays_and_names_the_remedy(self):
+        train, _, _ = problem()
+        two = train[np.isin(train.groups, np.unique(train.groups)[:2])]
+        with pytest.raises(InvalidInputError, match=r"needs at least 3 prompt groups.*got 2.*few_groups='adapt'"):
+            EnsembleRewardModel().fit(two)
+
+    def test_two_groups_are_standardised_on_their_own_responses(self):
+        train, _, _ = problem()
+        two = train[np.isin(train.groups, np.unique(train.groups)[:2])]
+        adapted = EnsembleRewardModel(few_groups="adapt").fit(two)
+        stated = EnsembleRewardModel(calibration_fraction=None).fit(two)
+        np.testing.assert_array_equal(adapted.predict(train), stated.predict(train))
+        assert adapted.standardised_on_ == stated.standardised_on_ == "training responses"
+        one = EnsembleRewardModel(few_groups="adapt").fit(train[train.groups == train.groups[0]])
+        np.testing.assert_allclose(one.uncertainty(train), 0, atol=1e-9)
+
+    def test_enough_groups_are_treated_the_same_either_way(self):
+        train, _, _ = problem()
+        one, other = EnsembleRewardModel().fit(train), EnsembleRewardModel(few_groups="adapt").fit(train)
+        np.testing.assert_array_equal(one.predict(train), other.predict(train))
+        assert one.standardised_on_ == "held-out responses"
+        assert EnsembleRewardModel(standardise=False).fit(train).standardised_on_ == "nothing"
+
+    def test_a_domain_that_the_ensemble_can_fit_is_calibrated_too(self):
+        # three groups: the expert has enough, and each of its folds leaves two
+        routed = RoutedRewardModel(EnsembleRewardModel(n_members=3), LogisticRouter(l2=0.01)).fit(self.small(3))
+        assert routed.scale_[1] != 1.0
+        assert routed.experts_[1].few_groups == "raise"
+
+    def test_a_domain_with_less_is_an_error_that_names_it_and_the_remedy(self):
+        prefs, inner = self.small(2), EnsembleRewardModel(n_members=2)
+        with pytest.raises(InvalidInputError, match=r"domain 'domain 1' \(\d pairs\).*few_groups='adapt'"):
+            RoutedRewardModel(inner, LogisticRouter(l2=0.01)).fit(prefs)
+        routed = RoutedRewardModel(clone(inner).set_params(few_groups="adapt"), LogisticRouter(l2=0.01)).fit(prefs)
+        assert [expert.standardised_on_ for expert in routed.experts_] == ["held-out responses", "training responses"]
+
+    def test_a_calibrated_ensemble_needs_no_more_groups_than_the_ensemble(self):
+        three = self.small(3).in_domain("domain 1")
+        model = CalibratedRewardModel(EnsembleRewardModel(n_members=2)).fit(three)
+        assert model.n_groups_ == 3
+
+
+def test_pairs_of_weight_zero_are_as_good_as_absent():
+    train, test, _ = problem()
+    weight = (np.unique(train.groups, return_inverse=True)[1] % 3 > 0) * 1.0
+    for options in ({}, {"calibration_fraction": None}, {"kind": "features"}):
+        one = EnsembleRewardModel(**options).fit(train.weighted(weight))
+        other = EnsembleRewardModel(**options).fit(train[weight > 0])
+        np.testing.assert_array_equal(one.predict(test), other.predict(test))
+    with pytest.raises(InvalidInputError, match="needs pairs with positive weight"):
+        EnsembleRewardModel().fit(train.weighted(0 * weight))
