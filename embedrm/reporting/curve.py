@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def curve_table(facts: Mapping[str, Any], name: str = "learning-curve") -> Table
         Column("micro", "micro", "interval"),
         Column("macro", "macro", "interval"),
         Column(
-            "spread", "sd", "number", digits=3, note="over the draws, of micro: how much the choice of data matters"
+            "spread", "sd", "number", digits=3, note="of micro over the draws; where all is taken, the draws differ by the models' own seeds only"
         ),
         Column("n_prompts", "prompts", "integer", note="to train on, mean over the draws"),
         Column("n_responses", "responses", "integer", note="that the pairs touch: what has to be encoded"),
@@ -76,7 +77,7 @@ def curve_figure(facts: Mapping[str, Any], axis: str) -> Figure:
         rows = [row for row in facts["rows"] if row["model"] == model]
         cells = [row["micro"] for row in rows]
         ends = {key: [cell[end] for cell in cells] for key, end in (("y", "value"), ("low", "low"), ("high", "high"))}
-        series.append({"label": model, "x": [row[f"n_{axis}"] for row in rows], **ends})
+        series.append({"label": model, "x": [round(row[f"n_{axis}"]) for row in rows], **ends})
     reference = [{"value": 0.5, "label": "chance"}]
     reference += [{"value": row["micro"]["value"], "label": row["model"]} for row in facts["baselines"]]
     ceiling = facts["ceiling"]
@@ -87,12 +88,24 @@ def curve_figure(facts: Mapping[str, Any], axis: str) -> Figure:
         "x_label": f"training {axis}",
         "y_label": "pairwise accuracy (micro)",
         "x_scale": "log",
+        "x": _ticks([x for one in series for x in one["x"]]),
         "reference": reference,
     }
     caption = f"Bands are {facts['confidence']:.0%} intervals over {facts['n_groups']:,} evaluation prompt groups."
     if len(models) > MAX_SERIES:
         caption += f" The first {MAX_SERIES} of {len(models)} models; all are in the table."
     return Figure(f"learning-curve-{axis}", f"Accuracy over training {axis}", "lines", data, caption=caption)
+
+
+def _ticks(places: Sequence[int]) -> dict[str, Any]:
+    """Name the sizes themselves on the axis, the largest first, where their names do not touch."""
+    span = math.log(max(places) / min(places))
+    ticks: list[int] = []
+    for x in sorted(set(places), reverse=True):
+        if not ticks or math.log(ticks[-1] / x) >= 0.09 * span:
+            ticks.append(x)
+    ticks.reverse()
+    return {"ticks": ticks, "labels": [f"{x:,}" for x in ticks]}
 
 
 def _caption(facts: Mapping[str, Any]) -> str:
