@@ -3,11 +3,12 @@
 Command: python benchmarks/real_heads.py --data FOLDER
 
 One model for all domains, which is what a reward head is. For every view, head and objective a small grid of settings
-(`GRIDS`) is judged on a fifth of the training prompt groups: fitted on the rest, margins put on the scale of log-odds by one
-number, log loss. The best setting is fitted again on all training pairs and read on the test pairs. So is the winner among
-all of them ("chosen"), which is compared with the linear Bradley-Terry head chosen in the same way; the test pairs decide
-nothing. Perceptrons and trees stop early on groups of their own, drawn from what they are fitted on. `mlp x 5` is the mean
-of five perceptrons in one pass. Intervals are clustered by prompt group.
+(`GRIDS`) is judged on a fifth of the training prompt groups: fitted on the rest, margins put on the scale of log-odds by
+one number, log loss. The best setting is fitted again on all training pairs and read on the test pairs. So is the winner
+among all of them ("chosen"), which is compared with the linear Bradley-Terry head chosen in the same way; the test pairs
+decide nothing. A learning curve of the linear head, the perceptron and the trees, on the view and the settings that were
+best for each, shows what more prompts would bring. Perceptrons and trees stop early on groups of their own, drawn from what
+they are fitted on. `mlp x 5` is the mean of five perceptrons in one pass. Intervals are clustered by prompt group.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ from embedrm import (
     RewardModel,
 )
 from embedrm.evaluation import accuracy_facts, comparison_facts
+from embedrm.evaluation.claims import Region
+from embedrm.experiments.curve import curve_facts
 from embedrm.numerics.bradley_terry import log_loss
 from embedrm.numerics.calibration import fit_margin_scale
 from embedrm.numerics.folds import hold_out
 from embedrm.numerics.ties import pair_credit
 from embedrm.reporting import collect
 from embedrm.reporting.accuracy import comparison_table
+from embedrm.reporting.curve import curve_table
 
 VIEWS = {
     "final": {"terms": ["r"], "response": "final"},
@@ -60,6 +64,8 @@ OBJECTIVES = {
     "gbdt": ("bradley-terry", "classification"),
 }
 FIRST = "linear, bradley-terry"
+WORDS = {"holds": "it beats", "does not hold": "it does not beat", "undecided": "it cannot be told apart from"}
+CURVE = ("linear", "mlp", "gbdt")
 
 
 def make(head: str, objective: str, view: dict[str, Any], settings: dict[str, Any]) -> RewardModel:
@@ -118,7 +124,12 @@ def main() -> None:
                 margins[name], logits[name] = model.margins(test), model.margins_are_logits
                 rows.append(
                     {"name": name, "head": head, "objective": objective, "view": view_name, "n_settings": len(grid)}
-                    | {"dim": model_dim(model), "settings": shorter(best["settings"]), "seconds": seconds}
+                    | {
+                        "dim": model_dim(model),
+                        "settings": shorter(best["settings"]),
+                        "chosen": best["settings"],
+                        "seconds": seconds,
+                    }
                     | {"held_out_log_loss": best["log_loss"], "held_out_accuracy": best["accuracy"]}
                 )
                 print(
@@ -136,12 +147,13 @@ def main() -> None:
     chosen = min((r for r in rows if r["n_settings"]), key=lambda r: r["held_out_log_loss"])
     linear = min((r for r in rows if r["name"].startswith(FIRST)), key=lambda r: r["held_out_log_loss"])
     difference = comparison_facts(margins[chosen["name"]], margins[linear["name"]], test)
-    over = difference["micro"]
+    over, wide = difference["micro"], difference["macro"]
     verdict = (
-        "the same as the best linear head"
+        "which is the linear Bradley-Terry head itself"
         if chosen is linear
-        else f"{100 * over['value']:+.1f} points [{100 * over['low']:+.1f}, {100 * over['high']:+.1f}] (micro, test) "
-        f"against the linear Bradley-Terry head ({linear['view']})"
+        else f"{WORDS[Region(least=0.0).verdict(over['low'], over['high'])]} the linear Bradley-Terry head: "
+        f"{100 * over['value']:+.1f} points [{100 * over['low']:+.1f}, {100 * over['high']:+.1f}] (micro), "
+        f"{100 * wide['value']:+.1f} [{100 * wide['low']:+.1f}, {100 * wide['high']:+.1f}] (macro)"
     )
     report = Report(
         "benchmark",
@@ -199,7 +211,18 @@ def main() -> None:
     if chosen is not linear:
         tables.append(comparison_table(difference, chosen["name"], linear["name"], "difference"))
     report.add_section("The chosen head against the linear one", tables=tables)
+    curve = curve_facts(
+        {head: best_of(rows, head, views) for head in CURVE}, train, test, steps=2 if a.smoke else 5, n_seeds=3
+    )
+    report.add_section("What more prompts bring", tables=[curve_table(curve)])
     finish(report, "real_heads", a)
+
+
+def best_of(rows: list[dict[str, Any]], head: str, views: dict[str, dict[str, Any]]) -> RewardModel:
+    """Return the unfitted Bradley-Terry head with the view and the settings of least held-out log loss."""
+    own = [row for row in rows if row["head"] == head and row["objective"] == "bradley-terry"]
+    best = min(own, key=lambda row: row["held_out_log_loss"])
+    return make(head, "bradley-terry", views[best["view"]], best["chosen"])
 
 
 def model_dim(model: RewardModel) -> int:
