@@ -1,0 +1,56 @@
+"""What the parameters of a mixture may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from embedrm.errors import InvalidInputError, unknown_name
+
+PROMPT_WEIGHTS = ("pairs", "prompts")
+_WHO = "MixtureRewardModel"
+
+
+def check_parameters(model: Any) -> tuple[int, ...] | None:
+    """Return the hidden widths, or None for linear experts; raise where a parameter is out of its range."""
+    for name in ("n_experts", "k"):
+        value = getattr(model, name)
+        if value is not None and not (is_count(value) and value >= 1):
+            raise InvalidInputError(f"{_WHO} needs {name} to be a whole number >= 1 or None, got {value!r}")
+    for name in ("l2", "l2_shared"):
+        value = getattr(model, name)
+        if value is not None and value != "cv" and not _is_size(value):
+            raise InvalidInputError(f"{_WHO} needs {name} to be a number >= 0, 'cv' or None, got {value!r}")
+    if "cv" in (model.l2, model.l2_shared) and not (tuple(model.l2_grid) and all(_is_size(v) for v in model.l2_grid)):
+        raise InvalidInputError(f"{_WHO}(l2='cv') needs l2_grid of numbers >= 0, got {tuple(model.l2_grid)!r}")
+    for name in ("gate_l2", "supervision", "balance", "variation", "noise"):
+        if not _is_size(getattr(model, name)):
+            raise InvalidInputError(f"{_WHO} needs {name} to be a number >= 0, got {getattr(model, name)!r}")
+    for name in ("tol", "learning_rate"):
+        if not (_is_size(getattr(model, name)) and getattr(model, name) > 0):
+            raise InvalidInputError(f"{_WHO} needs {name} > 0, got {getattr(model, name)!r}")
+    for name in ("max_iter", "batch_rows", "max_epochs", "patience"):
+        if not (is_count(getattr(model, name)) and getattr(model, name) >= 1):
+            raise InvalidInputError(f"{_WHO} needs {name} to be a whole number >= 1, got {getattr(model, name)!r}")
+    if not (_is_size(model.expert_dropout) and model.expert_dropout < 1):
+        raise InvalidInputError(f"{_WHO} needs expert_dropout in [0, 1), got {model.expert_dropout!r}")
+    if not (_is_size(model.validation_fraction) and 0 < model.validation_fraction < 1):
+        raise InvalidInputError(f"{_WHO} needs validation_fraction in (0, 1), got {model.validation_fraction!r}")
+    if model.prompt_weights not in PROMPT_WEIGHTS:
+        raise unknown_name("prompt_weights of MixtureRewardModel", model.prompt_weights, PROMPT_WEIGHTS)
+    if model.hidden is None:
+        return None
+    hidden = (model.hidden,) if is_count(model.hidden) else tuple(model.hidden)
+    if not hidden or not all(is_count(width) and width >= 1 for width in hidden):
+        raise InvalidInputError(f"{_WHO} needs hidden to be widths of at least 1, or None, got {model.hidden!r}")
+    return hidden
+
+
+def is_count(value: object) -> bool:
+    """Whether it is a whole number and no truth value."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value)) and bool(value >= 0)

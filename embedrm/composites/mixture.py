@@ -1,0 +1,509 @@
+"""MoRE: experts and an internal router on the prompt, trained together from comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from embedrm.composites import COMPOSITES
+from embedrm.composites._mixture_checks import check_parameters
+from embedrm.composites._mixture_gate import Start, clusters, kept_logits, logistic_start, sparse_softmax
+from embedrm.composites._mixture_pruning import Pruning
+from embedrm.composites._mixture_solver import Metric
+from embedrm.composites._mixture_training import (
+    Batch,
+    Parameters,
+    Prompts,
+    Schedule,
+    Settings,
+    Whole,
+    expert_metric,
+    expert_shares,
+    mix,
+    train,
+)
+from embedrm.errors import InvalidInputError
+from embedrm.featurizers import Featurizer
+from embedrm.featurizers.linear_map import LinearMap
+from embedrm.featurizers.rows import FeatureRows
+from embedrm.heads._network import Network
+from embedrm.numerics.folds import group_folds, hold_out
+from embedrm.numerics.threads import threads_for
+from embedrm.objectives import Comparisons, Objective, make_objective
+from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
+from embedrm.reward_model import RewardModel, check_finite, check_preferences
+from embedrm.routers.base import check_vectors, prompt_vectors
+from embedrm.views import select_views
+
+Array = NDArray[np.float64]
+
+L2, MLP_L2 = 0.2, 1e-3
+L2_GRID = (0.1, 0.3, 1.0)
+_GATE_ROWS = 4096
+
+
+@COMPOSITES.register("mixture")
+class MixtureRewardModel(Pruning, RewardModel):
+    r"""Experts behind an internal router, trained jointly from the comparisons (MoRE), with an optional shared part.
+
+    .. math:: r(x, y) = r_0(x, y) + \sum_e g_e(x) \, r_e(x, y), \qquad g = \mathrm{softmax}(\mathrm{Top}_k(V^\top z + b))
+
+    with z the standardised vectors of the prompt alone. Minimised is the objective's mean loss, plus
+    :math:`\tfrac12\lambda\lVert w_e\rVert^2` of every expert, :math:`\tfrac12\lambda_0\lVert w_0\rVert^2` of the shared
+    part, :math:`\tfrac12\lambda_g\lVert V\rVert^2`, the cross-entropy of the domain under the gate before any expert is
+    left out (``supervision``), and balance losses. Sums over prompts take each once.
+
+    The gate sees the prompt only, so it is the same for both responses of a pair, what Bradley–Terry leaves free cancels,
+    and ``margins(swapped) == -margins``.
+
+    Parameters
+    ----------
+    featurizer : Featurizer, optional
+        Features of the experts and of the shared part; all response views, centred and in one scale, where absent.
+    n_experts : int, optional
+        As many as the training pairs have domains where absent. More than that share the domains out in turn.
+    k : int, optional
+        Experts kept for a prompt; the paper's 2. None, or at least ``n_experts``: all of them, the dense mixture.
+    hidden : sequence of int, optional
+        Hidden widths of experts and shared part as perceptrons; linear where absent.
+    shared : bool
+        Whether there is a shared part r_0. Experts are then deviations from it, and ``l2`` pools them.
+    view : str, optional
+        Prompt views of the gate, as of a router; all of them, side by side, where absent.
+    objective : str or Objective
+        See :mod:`embedrm.objectives`.
+    l2, l2_shared : float, "cv" or None
+        lambda and lambda_0. ``"cv"`` chooses from ``l2_grid``, both together if both are, by the mean held-out loss of
+        ``cv`` folds of whole prompt groups (linear experts only). None: 0.2 for linear experts, 0.001 for perceptrons.
+    l2_grid : sequence of float
+    cv : int
+    gate_l2 : float
+        lambda_g.
+    supervision : float
+        Weight of the cross-entropy of the domains. At 0 no label is read, and training begins from clusters of prompts.
+    prompt_weights : {"pairs", "prompts"}
+        How prompts count in the terms of the gate: by the weight of their pairs, as they do in the loss, or alike. By the
+        second, a domain of few prompts with many pairs each is hardly worth finding.
+    balance : float
+        Weight of Switch's balance loss (Fedus et al. 2022).
+    variation : float
+        Weight of the squared coefficients of variation of importance and, with noise, load (Shazeer et al. 2017).
+    noise : float
+        Standard deviation of normal noise on the logits in training (noisy top-k, one standard deviation for all).
+    expert_dropout : float in [0, 1)
+        Chance that an expert is left out for a prompt in a step; the gate is that of the others.
+    tol, max_iter : float, int
+        Linear experts without noise and dropout are fitted by L-BFGS on all pairs: the gap of the objective at which it
+        stops, and its most iterations.
+    learning_rate, batch_rows, max_epochs, early_stopping, validation_fraction, patience
+        All others are trained by Adam; see :class:`embedrm.MLPHead`.
+    random_state : int
+        First weights, first clusters, batches, noise, dropout, held-out groups. Linear experts with supervision draw none.
+
+    Attributes
+    ----------
+    expert_names_ : list of str
+        The domain that the gate was taught for each expert, or ``"expert 0"`` and so on.
+    coef_ : ndarray of shape (n_features_in_, n_columns)
+        Linear experts, and last the shared part; empty for perceptrons.
+    weights_, biases_ : list of ndarray
+        Perceptrons: ``weights_[l]`` (n_columns, n_in, n_out) and ``biases_[l]`` (n_columns, n_out); empty for linear.
+    gate_weights_, gate_bias_ : ndarray of shape (gate_dim, n_gates), (n_gates,)
+        On raw prompt vectors; the standardisation is folded in.
+    gate_views_ : list of str
+    expert_of_ : ndarray of shape (n_gates,), int
+        Expert of each gate; several share one after :meth:`prune`.
+    load_ : ndarray of shape (n_gates,)
+        Share of the training prompts, by ``prompt_weights``, for which an expert is kept; sums to k.
+    importance_ : ndarray of shape (n_gates,)
+        Mean gate; sums to one.
+    gate_entropy_ : float
+        Mean entropy of the gate, in nats.
+    l2_, l2_shared_ : float
+    cv_results_ : list of dict
+    history_ : list of dict
+        ``step`` and ``objective``; for Adam ``epoch``, ``loss`` and, where pairs are held out, ``held_out_loss``.
+    n_features_in_ : int
+
+    Notes
+    -----
+    With one expert no gate is read, and without a shared part the model is the single head of the same penalty.
+
+    References
+    ----------
+    Namgoong et al. (2024), "Exploring Domain Robust Lightweight Reward Models based on Router Mechanism", section on MoRE,
+    k = 2. This is an analogue: the paper's experts are parts of one small language model, these are heads on frozen
+    vectors, and the shared part is not in the paper. Shazeer et al. (2017), "Outrageously large neural networks".
+    """
+
+    def __init__(
+        self,
+        featurizer: Featurizer | None = None,
+        n_experts: int | None = None,
+        k: int | None = 2,
+        hidden: Sequence[int] | None = None,
+        shared: bool = True,
+        view: str | None = None,
+        objective: str | Objective = "bradley-terry",
+        l2: float | str | None = None,
+        l2_shared: float | str | None = None,
+        l2_grid: Iterable[float] = L2_GRID,
+        cv: int = 3,
+        gate_l2: float = 1e-2,
+        supervision: float = 0.3,
+        prompt_weights: str = "pairs",
+        balance: float = 0.0,
+        variation: float = 0.0,
+        noise: float = 0.0,
+        expert_dropout: float = 0.0,
+        tol: float = 1e-6,
+        max_iter: int = 100,
+        learning_rate: float = 1e-3,
+        batch_rows: int = 512,
+        max_epochs: int = 40,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        patience: int = 5,
+        random_state: int = 0,
+    ) -> None:
+        self.featurizer = featurizer
+        self.n_experts = n_experts
+        self.k = k
+        self.hidden = hidden
+        self.shared = shared
+        self.view = view
+        self.objective = objective
+        self.l2 = l2
+        self.l2_shared = l2_shared
+        self.l2_grid = l2_grid
+        self.cv = cv
+        self.gate_l2 = gate_l2
+        self.supervision = supervision
+        self.prompt_weights = prompt_weights
+        self.balance = balance
+        self.variation = variation
+        self.noise = noise
+        self.expert_dropout = expert_dropout
+        self.tol = tol
+        self.max_iter = max_iter
+        self.learning_rate = learning_rate
+        self.batch_rows = batch_rows
+        self.max_epochs = max_epochs
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.random_state = random_state
+
+    def fit(self, preferences: EmbeddedPreferences, y: None = None) -> MixtureRewardModel:
+        """Train gate and experts; see the class. Reads only the active rows. Returns self."""
+        prefs = check_preferences(preferences, "MixtureRewardModel")
+        hidden = check_parameters(self)
+        objective = make_objective(self.objective)
+        n = len(prefs.domains) if self.n_experts is None else self.n_experts
+        _refuse_cross_prompt(prefs, n)
+        self.featurizer_ = (Featurizer() if self.featurizer is None else clone(self.featurizer)).fit(prefs)
+        self.n_features_in_ = self.featurizer_.dim_
+        self.n_experts_, self.k_ = n, n if self.k is None else min(self.k, n)
+        self.expert_of_ = np.arange(n)
+        comparisons = Comparisons.of(prefs)
+        rows, position = np.unique(comparisons.prompt_of, return_inverse=True)
+        with threads_for(len(comparisons.rows) * self.n_features_in_):
+            raw = self._fit_gate_views(prefs, rows, n)
+            # the variation of a constant column is the rounding of its mean
+            mean, spread = raw.mean(axis=0, dtype=np.float64), raw.std(axis=0, dtype=np.float64)
+            spread = np.where(spread > 1e-6 * np.abs(mean), spread, 1.0)
+            z = ((raw - mean) / spread).astype(np.float64 if raw.dtype == np.float64 else np.float32)
+            views = [prefs.responses.view(v) for v in self.featurizer_.response_views_ + self.featurizer_.prompt_views_]
+            wide = any(v.dtype == np.float64 for v in views) and hidden is None
+            features = FeatureRows(
+                self.featurizer_, prefs.responses, comparisons.rows, np.float64 if wide else np.float32
+            )
+            found, logits, batch = self._train(prefs, objective, hidden, comparisons, features, position, z, rows)
+        self.basis_, self.loadings_ = np.zeros((self.n_features_in_, 0)), np.zeros((0, n))
+        self.gate_weights_ = found.gate_weights / spread[:, None]
+        self.gate_bias_ = found.gate_bias - mean @ self.gate_weights_
+        if hidden is None:
+            self.coef_, self.weights_, self.biases_ = found.coefficients(), [], []
+        else:
+            self.coef_ = np.zeros((0, found.network.n_members))
+            self.weights_, self.biases_ = found.network.weights, found.network.biases
+        self._log_gate(logits, batch.weight)
+        return self
+
+    def _fit_gate_views(self, prefs: EmbeddedPreferences, rows: Rows, n: int) -> NDArray[Any]:
+        """Vectors of the prompts; no column where one expert leaves nothing to choose."""
+        self.gate_views_: list[str] = []
+        self.gate_widths_: list[int] = []
+        if n == 1:
+            return np.zeros((len(rows), 0), dtype=np.float32)
+        responses = prefs.responses
+        self.gate_views_ = list(select_views(self.view, responses.views, "prompt", "MixtureRewardModel(view=...)"))
+        self.gate_widths_ = [responses.view(v).shape[1] for v in self.gate_views_]
+        raw = check_vectors(prompt_vectors(responses, self.gate_views_, rows), "MixtureRewardModel")
+        return raw.astype(np.float32) if raw.dtype == np.float16 else raw
+
+    def _prompts(self, prefs: EmbeddedPreferences, rows: Rows, z: NDArray[Any], weight: Array) -> Prompts:
+        n = self.n_experts_
+        if n == 1:
+            self.expert_names_ = ["expert 0"]
+            return Prompts(z, np.zeros(len(z), dtype=np.intp), np.zeros(1, dtype=np.intp))
+        if not self.supervision:
+            self.expert_names_ = [f"expert {e}" for e in range(n)]
+            return Prompts(z, clusters(z, weight, n, self.random_state), np.arange(n))
+        names, codes = np.unique(prefs.responses.domain[rows], return_inverse=True)
+        if n < len(names):
+            raise InvalidInputError(
+                f"MixtureRewardModel teaches the gate {len(names)} domains with n_experts={n}; give at least as many experts "
+                "as domains, or supervision=0 to let experts divide the prompts themselves"
+            )
+        label = np.arange(n) % len(names)
+        self.expert_names_ = [str(names[d]) for d in label]
+        return Prompts(z, codes, label)
+
+    def _settings(self, l2: float, l2_shared: float) -> Settings:
+        return Settings(
+            n_experts=self.n_experts_,
+            k=self.k_,
+            shared=bool(self.shared),
+            l2=l2,
+            l2_shared=l2_shared,
+            gate_l2=float(self.gate_l2),
+            supervision=float(self.supervision),
+            balance=float(self.balance),
+            variation=float(self.variation),
+            noise=float(self.noise),
+            expert_dropout=float(self.expert_dropout),
+            by_pairs=self.prompt_weights == "pairs",
+        )
+
+    def _train(
+        self,
+        prefs: EmbeddedPreferences,
+        objective: Objective,
+        hidden: tuple[int, ...] | None,
+        comparisons: Comparisons,
+        features: FeatureRows,
+        position: Rows,
+        z: NDArray[Any],
+        rows: Rows,
+    ) -> tuple[Parameters, Array, Batch]:
+        """Parameters, the gate's logits on the training prompts, and the loss of all pairs."""
+        owner = position[comparisons.pairs[:, 0]]
+        fixed = L2 if hidden is None else MLP_L2
+        grids = [
+            sorted({float(v) for v in self.l2_grid}, reverse=True) if p == "cv" else [fixed if p is None else float(p)]
+            for p in (self.l2, self.l2_shared)
+        ]
+        settings = self._settings(grids[0][0], grids[1][0])
+        unlabelled = Prompts(z, np.zeros(len(z), dtype=np.intp), np.zeros(settings.n_experts, dtype=np.intp))
+        batch = Batch(settings, objective.loss(comparisons), position, owner, comparisons.weight, unlabelled)
+        prompts = self._prompts(prefs, rows, z, batch.weight)
+        batch.prompts = prompts
+        gate_metric = Metric.of(z * np.sqrt(batch.weight * len(z)).astype(z.dtype)[:, None], 1.0)
+        self.cv_results_: list[dict[str, float]] = []
+        if hidden is None and not (self.noise or self.expert_dropout):
+            first = self._first_gate(prompts, batch.weight, gate_metric)
+            metric = expert_metric(features, comparisons.pairs, batch.loss.bend)
+            candidates = list(product(*grids))
+            if len(candidates) > 1:
+                candidates = [
+                    self._choose(prefs, candidates, comparisons, objective, features, batch, first, metric, gate_metric)
+                ]
+            self.l2_, self.l2_shared_ = candidates[0]
+            whole = self._whole(candidates[0], features, batch)
+            x, values = self._solve(whole, self._pack(whole, first), metric, gate_metric, self.tol, self.max_iter)
+            self.history_: list[dict[str, float]] = [{"step": i, "objective": v} for i, v in enumerate(values)]
+            coef, weights, bias = whole.unpack(x)
+            network = Network([coef.T[:, :, None]], [np.zeros((settings.n_columns, 1), dtype=np.float32)])
+            return Parameters(network, weights, bias), whole.logits(weights, bias), batch
+        if len(grids[0]) * len(grids[1]) > 1:
+            raise InvalidInputError(
+                "MixtureRewardModel chooses l2='cv' for linear experts without noise and expert_dropout only; give numbers, "
+                "or search with scikit-learn's GridSearchCV"
+            )
+        self.l2_, self.l2_shared_ = grids[0][0], grids[1][0]
+        inside, outside = np.arange(len(prefs)), np.arange(0)
+        if self.early_stopping:
+            remedy = "early_stopping=False with a max_epochs of your choice"
+            inside, outside = hold_out(
+                prefs.groups, self.validation_fraction, self.random_state, "MixtureRewardModel", remedy
+            )
+        if len(outside):
+            # the first gate has not seen the prompts that training is stopped by
+            seen = np.bincount(owner[inside], weights=batch.weight[owner[inside]], minlength=len(z))
+            start_weight = np.where(seen > 0, batch.weight, 0.0)
+            start_weight = start_weight / start_weight.sum() if start_weight.sum() > 0 else batch.weight
+        else:
+            start_weight = batch.weight
+        first = self._first_gate(prompts, start_weight, gate_metric)
+        schedule = Schedule(
+            hidden or (),
+            float(self.learning_rate),
+            int(self.batch_rows),
+            int(self.max_epochs),
+            int(self.patience) if self.early_stopping else None,
+            int(self.random_state),
+        )
+        who = "MixtureRewardModel"
+        trained = train(
+            settings, schedule, objective, features, comparisons, position, prompts, first, inside, outside, who
+        )
+        self.n_epochs_ = trained.epoch
+        self.history_ = [{"epoch": i + 1, "loss": v} for i, v in enumerate(trained.losses)]
+        for facts, loss in zip(self.history_, trained.held_out):
+            facts["held_out_loss"] = loss
+        found = trained.parameters
+        return found, z @ found.gate_weights + found.gate_bias, batch
+
+    def _first_gate(self, prompts: Prompts, weight: Array, metric: Metric) -> Start:
+        if self.n_experts_ == 1:
+            return Start(np.zeros((prompts.z.shape[1], 1)), np.zeros(1))
+        n = np.full(self.n_experts_, 0.3)
+        l2 = float(self.gate_l2)
+        return logistic_start(
+            prompts.z,
+            prompts.codes,
+            prompts.expert_label,
+            weight,
+            l2,
+            lambda w: metric.solve(w, n, np.full(len(n), max(l2, 1e-6))),
+        )
+
+    def _whole(self, penalties: tuple[float, ...], features: FeatureRows, batch: Batch) -> Whole:
+        l2, l2_shared = penalties
+        batch.settings = self._settings(l2, l2_shared)
+        return Whole(batch.settings, features, batch, "MixtureRewardModel")
+
+    @staticmethod
+    def _pack(whole: Whole, first: Start) -> Array:
+        return whole.pack(np.zeros(whole.shapes[0]), first.weights, first.bias)
+
+    def _solve(
+        self, whole: Whole, start: Array, metric: Metric, gate_metric: Metric, tol: float, max_iter: int
+    ) -> tuple[Array, list[float]]:
+        _, weights, bias = whole.unpack(start)
+        share = expert_shares(whole.batch, sparse_softmax(whole.logits(weights, bias), self.k_))
+        return whole.solve(start, metric, gate_metric, share, tol, max_iter)
+
+    def _choose(
+        self,
+        prefs: EmbeddedPreferences,
+        candidates: list[tuple[float, ...]],
+        comparisons: Comparisons,
+        objective: Objective,
+        features: FeatureRows,
+        batch: Batch,
+        first: Start,
+        metric: Metric,
+        gate_metric: Metric,
+    ) -> tuple[float, ...]:
+        """Penalties of the least mean loss over held-out prompt groups; scales of features are those of all pairs."""
+        losses, total = np.zeros(len(candidates)), 0.0
+        owner = batch.prompt_of[comparisons.pairs[:, 0]]
+        for inside, outside in group_folds(prefs.groups, self.cv, "MixtureRewardModel(l2='cv')", prefs.weight):
+            weight = np.zeros((2, len(prefs)))
+            weight[0, inside], weight[1, outside] = comparisons.weight[inside], comparisons.weight[outside]
+            fold = objective.loss(comparisons.weighted(weight[0]))
+            unseen = objective.loss(comparisons.weighted(weight[1]))
+            part = Batch(batch.settings, fold, batch.prompt_of, owner, weight[0], batch.prompts)
+            x: Array | None = None
+            for c, penalties in enumerate(candidates):
+                whole = self._whole(penalties, features, part)
+                if x is None:
+                    x = self._pack(whole, self._first_gate(part.prompts, part.weight, gate_metric))
+                x, _ = self._solve(whole, x, metric, gate_metric, max(self.tol, 1e-4), min(self.max_iter, 30))
+                coef, weights, bias = whole.unpack(x)
+                gate = sparse_softmax(whole.logits(weights, bias), self.k_)
+                loss = unseen.evaluate(part.rewards(whole.columns(coef), gate)).value
+                losses[c] += float(weight[1].sum()) * float(loss)
+            total += float(weight[1].sum())
+        self.cv_results_ = [
+            {"l2": c[0], "l2_shared": c[1], "loss": float(loss / total)} for c, loss in zip(candidates, losses)
+        ]
+        return candidates[int(np.argmin(losses))]
+
+    def _log_gate(self, logits: Array, weight: Array) -> None:
+        gate = sparse_softmax(logits, self.k_)
+        self.load_ = weight @ kept_logits(logits, self.k_).astype(np.float64)
+        self.importance_ = weight @ gate
+        self.gate_entropy_ = -float(weight @ (gate * np.log(np.where(gate > 0, gate, 1.0))).sum(axis=1))
+
+    @property
+    def margins_are_logits(self) -> bool:
+        """As the objective has it."""
+        return make_objective(self.objective).margins_are_logits
+
+    def gates(self, responses: EmbeddedResponses, prompts: Rows | None = None) -> Array:
+        """Weight of each expert for each prompt, zero where it is left out; shape (n_prompts, n_experts_)."""
+        check_is_fitted(self, "gate_bias_")
+        prompts = np.arange(responses.n_prompts) if prompts is None else prompts
+        out = np.zeros((len(prompts), self.n_experts_))
+        for view, width in zip(self.gate_views_, self.gate_widths_):
+            responses.view(view, width, "MixtureRewardModel")
+        for start in range(0, len(prompts), _GATE_ROWS):
+            part = slice(start, start + _GATE_ROWS)
+            logits = np.zeros((len(prompts[part]), len(self.gate_bias_)))
+            if self.gate_views_:
+                x = check_vectors(prompt_vectors(responses, self.gate_views_, prompts[part]), "MixtureRewardModel")
+                logits = x.astype(np.float64) @ self.gate_weights_ + self.gate_bias_
+            gate = sparse_softmax(logits, self.k_)
+            np.add.at(out[part].T, self.expert_of_, gate.T)
+        return out
+
+    def expert_rewards(self, responses: EmbeddedResponses, rows: Rows | None = None) -> Array:
+        """Reward of every expert for every response, the shared part in it; shape (n, n_experts_)."""
+        columns = self._columns(responses, rows)
+        n = self.n_experts_
+        return columns[:, :n] + columns[:, n:]
+
+    def required_views(self) -> tuple[str, ...]:
+        """The featurizer's views and the gate's."""
+        check_is_fitted(self, "gate_bias_")
+        views = {*self.featurizer_.response_views_, *self.featurizer_.prompt_views_, *self.gate_views_}
+        return tuple(sorted(views))
+
+    def _single_view(self) -> str | None:
+        views = self.required_views()
+        return views[0] if len(views) == 1 else None
+
+    def _columns(self, responses: EmbeddedResponses, rows: Rows | None) -> Array:
+        """Rewards of the experts and, last, of the shared part."""
+        check_is_fitted(self, "gate_bias_")
+        self.featurizer_.check(responses, "MixtureRewardModel")
+        if not self.weights_:
+            columns = LinearMap(self.featurizer_, responses, rows).forward(self.linear_weights())
+        else:
+            network = Network(self.weights_, self.biases_)
+            features = FeatureRows(self.featurizer_, responses, rows, hold=False)
+            columns = np.empty((len(features), network.n_members))
+            for part, block in features.blocks():
+                columns[part] = network.predict(block)
+        check_finite(columns.sum(axis=1), "MixtureRewardModel")
+        return columns
+
+    def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> Array:
+        columns = self._columns(responses, rows)
+        prompt_of = responses.prompt_of if rows is None else responses.prompt_of[rows]
+        prompts, local = np.unique(prompt_of, return_inverse=True)
+        return mix(columns, self.gates(responses, prompts)[local], self.n_experts_)
+
+    def margins(self, preferences: EmbeddedPreferences) -> Array:
+        """Margins of the pairs; pairs across prompts are refused unless there is one expert."""
+        check_is_fitted(self, "gate_bias_")
+        _refuse_cross_prompt(check_preferences(preferences, "MixtureRewardModel"), self.n_experts_)
+        return super().margins(preferences)
+
+
+def _refuse_cross_prompt(prefs: EmbeddedPreferences, n_experts: int) -> None:
+    n_cross = int(prefs.cross_prompt.sum())
+    if n_cross and n_experts > 1:
+        raise InvalidInputError(
+            f"{n_cross} of {len(prefs)} pairs compare responses to different prompts, whose gates mix the free constants of "
+            "the experts differently; drop those pairs, or use n_experts=1"
+        )
