@@ -49,6 +49,13 @@ def _locate(value: BaseEstimator) -> tuple[str, str] | None:
     return None
 
 
+def _parameters(model: BaseEstimator) -> dict[str, Any]:
+    """Return the parameters as they are saved: a class may write one in another form, and read it in from_saved_params."""
+    saved = getattr(model, "saved_params", None)
+    parameters: dict[str, Any] = model.get_params(deep=False) if saved is None else saved()
+    return parameters
+
+
 def dump(value: Any, path: str, arrays: Arrays) -> Any:
     """Turn a value into JSON, putting arrays into ``arrays`` under names that begin with ``path``."""
     if value is None or isinstance(value, (bool, str)):
@@ -87,7 +94,7 @@ def dump(value: Any, path: str, arrays: Arrays) -> Any:
         return {
             "#model": located[0],
             "name": located[1],
-            "params": {k: dump(v, f"{path}.{k}", arrays) for k, v in value.get_params(deep=False).items()},
+            "params": {k: dump(v, f"{path}.{k}", arrays) for k, v in _parameters(value).items()},
             "fitted": {k: dump(v, f"{path}.{k}", arrays) for k, v in fitted.items()},
         }
     raise InvalidInputError(f"cannot save {path}: a {type(value).__name__} has no safe format")
@@ -110,7 +117,8 @@ def restore(state: Any, arrays: Arrays) -> Any:
     if "#map" in state:
         return {k: restore(v, arrays) for k, v in state["#map"].items()}
     cls = find_class(state["#model"], state["name"])
-    model = cls(**{k: restore(v, arrays) for k, v in state["params"].items()})
+    build = getattr(cls, "from_saved_params", cls)
+    model = build(**{k: restore(v, arrays) for k, v in state["params"].items()})
     for name, value in state["fitted"].items():
         if not name.endswith("_") or name.startswith("_"):
             raise ModelError(f"a saved {state['name']} cannot set {name!r}; the file was not written by embedrm")

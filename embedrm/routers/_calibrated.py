@@ -225,3 +225,16 @@ class CalibratedRouter(Router):
 def whole_number(value: object, least: int) -> bool:
     """Whether a parameter is a whole number of at least ``least``."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+
+def mean_and_spread(matrix: NDArray[Any], weight: Array) -> tuple[Array, Array]:
+    """Weighted mean and standard deviation of every column, each (dim,); the spread of a constant column is one."""
+    if (weight == weight[0]).all():
+        mean, spread = matrix.mean(axis=0, dtype=np.float64), matrix.std(axis=0, dtype=np.float64)
+    else:
+        mean = np.average(matrix, axis=0, weights=weight)
+        spread = np.sqrt(np.average((matrix - mean) ** 2, axis=0, weights=weight))
+    # the variation of such a column is rounding of its mean
+    spread[spread <= 1e-6 * np.abs(mean)] = 1.0
+    spread[spread == 0] = 1.0
+    return mean, spread

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
 from embedrm.routers import ROUTERS
-from embedrm.routers._calibrated import UNSEEN, Array, CalibratedRouter
+from embedrm.routers._calibrated import UNSEEN, Array, CalibratedRouter, mean_and_spread
 
 L2_GRID = (1e-3, 1e-2, 1e-1, 1.0)
 
@@ -114,11 +114,7 @@ class LogisticRouter(CalibratedRouter):
         known = weight > 0
         if not known.all():
             matrix, codes, weight = matrix[known], codes[known], weight[known]
-        mean = matrix.mean(axis=0, dtype=np.float64)
-        spread = matrix.std(axis=0, dtype=np.float64)
-        # the variation of such a column is rounding of its mean
-        spread[spread <= 1e-6 * np.abs(mean)] = 1.0
-        spread[spread == 0] = 1.0
+        mean, spread = mean_and_spread(matrix, weight)
         z = ((matrix - mean) / spread).astype(np.float64 if matrix.dtype == np.float64 else np.float32)
         present = np.unique(codes)
         total = float(weight.sum())
