@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
@@ -11,6 +14,7 @@ from embedrm.errors import InvalidInputError
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.rows import FeatureRows
 from embedrm.heads import HEADS
+from embedrm.heads._penalty import check_l2, choose_l2
 from embedrm.heads._sampling import draw
 from embedrm.heads.base import FeatureHead
 from embedrm.numerics.distances import squared_distances
@@ -27,6 +31,7 @@ HELD_LIMIT_BYTES = 256 * 2**20
 BLOCK_ROWS = 1024
 _MEDIAN_ROWS = 1024
 _METRIC_ROWS = 16_384
+L2_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 # Eigenvalues of the landmarks' kernel below this share of the largest are rounding.
 _RANK = 1e-10
 
@@ -53,13 +58,18 @@ class KernelHead(FeatureHead):
         h, in units of the features; ``"median"`` takes the median distance between (at most 1,024) landmarks.
     objective : str or Objective
         See :mod:`embedrm.objectives`.
-    l2 : float
+    l2 : float or "cv"
         lambda. A kernel's function is never larger than its norm, so useful values are below those of the linear head.
+        ``"cv"`` picks from ``l2_grid`` as :class:`embedrm.LinearHead` does, with landmarks of each fold's own.
     tol : float
         Objective gap to reach (see :func:`embedrm.numerics.solver.minimise`).
     max_iter : int
     random_state : int
         Draw of the landmarks; it depends on the vectors, not on the order of the rows.
+    l2_grid : sequence of float
+        Candidates of ``l2="cv"``.
+    cv : int
+        Folds of ``l2="cv"``.
 
     Attributes
     ----------
@@ -67,6 +77,11 @@ class KernelHead(FeatureHead):
     dual_coef_ : ndarray of shape (m,), float64
         alpha.
     bandwidth_ : float
+    l2_ : float
+        The penalty used.
+    cv_results_ : list of dict
+        For ``l2="cv"``: ``l2``, held-out ``log_loss`` (``loss`` under an objective whose margins are no logits) and
+        ``accuracy`` of each candidate.
     objective_ : float
         The objective at the optimum.
     n_features_in_ : int
@@ -76,7 +91,7 @@ class KernelHead(FeatureHead):
     Features are float32, kernels and everything after them float64. Kernel features of the training responses are held up
     to 256 MiB (65,536 responses at 512 landmarks) and made again in each pass beyond. Far from every landmark the reward
     goes to zero. The median distance is a wide bandwidth where there are few features or the reward has fine structure;
-    a grid search over ``bandwidth`` and ``l2`` (scikit-learn's, with ``groups``) is then worth its time.
+    a grid search over ``bandwidth`` (scikit-learn's, with ``groups``) is then worth its time.
 
     References
     ----------
@@ -90,10 +105,12 @@ class KernelHead(FeatureHead):
         n_components: int = 512,
         bandwidth: float | str = "median",
         objective: str | Objective = "bradley-terry",
-        l2: float = 1e-3,
+        l2: float | str = 1e-3,
         tol: float = 1e-9,
         max_iter: int = 500,
         random_state: int = 0,
+        l2_grid: Iterable[float] = L2_GRID,
+        cv: int = 5,
     ) -> None:
         self.featurizer = featurizer
         self.n_components = n_components
@@ -103,6 +120,8 @@ class KernelHead(FeatureHead):
         self.tol = tol
         self.max_iter = max_iter
         self.random_state = random_state
+        self.l2_grid = l2_grid
+        self.cv = cv
 
     def fit(self, preferences: EmbeddedPreferences, y: None = None) -> KernelHead:
         """Draw the landmarks and fit their weights. Reads only the active rows. Returns self."""
@@ -110,6 +129,33 @@ class KernelHead(FeatureHead):
         prefs = check_preferences(preferences, who)
         self._check_parameters()
         objective = make_objective(self.objective)
+        self.cv_results_: list[dict[str, float]] = []
+        if self.l2 == "cv":
+            path = partial(self._held_out, objective)
+            self.l2_, self.cv_results_ = choose_l2(self, prefs, path, objective, who)
+        else:
+            self.l2_ = float(self.l2)
+        [(self.dual_coef_, self.objective_)] = self._solve(prefs, objective, [self.l2_], self.tol)
+        return self
+
+    def _held_out(
+        self,
+        objective: Objective,
+        inside: EmbeddedPreferences,
+        outside: EmbeddedPreferences,
+        grid: Sequence[float],
+    ) -> Iterator[tuple[Array, None]]:
+        """Rewards of held-out responses by a head fitted on the inside, at each penalty."""
+        head: KernelHead = clone(self)
+        for coef, _ in head._solve(inside, objective, grid, max(self.tol, 1e-6)):
+            head.dual_coef_ = coef
+            yield head._rewards(outside.responses, outside.active), None
+
+    def _solve(
+        self, prefs: EmbeddedPreferences, objective: Objective, penalties: Sequence[float], tol: float
+    ) -> Iterator[tuple[Array, float]]:
+        """Draw landmarks, and give alpha and the objective's value at each penalty, each starting at the last."""
+        who = type(self).__name__
         self.featurizer_ = (Featurizer() if self.featurizer is None else clone(self.featurizer)).fit(prefs)
         self.n_features_in_ = self.featurizer_.dim_
         comparisons = Comparisons.of(prefs)
@@ -121,21 +167,24 @@ class KernelHead(FeatureHead):
             root = _inverse_root(self._kernel(self.landmarks_))
             mapped = _KernelMap(self, features, root)
             loss = objective.loss(comparisons)
-            solution = minimise(
-                mapped.forward,
-                mapped.adjoint,
-                loss,
-                float(self.l2),
-                np.zeros(mapped.dim),
-                _transform(mapped, loss, objective, float(self.l2)),
-                tol=self.tol,
-                max_iter=self.max_iter,
-                rounding=float(np.finfo(np.float64).eps),
-                who=who,
-            )
-        self.dual_coef_ = root @ solution.x
-        self.objective_ = solution.value
-        return self
+            moment = _moment(mapped, loss, objective)
+        theta = np.zeros(mapped.dim)
+        for l2 in penalties:
+            with threads_for(len(features) * len(positions)):
+                solution = minimise(
+                    mapped.forward,
+                    mapped.adjoint,
+                    loss,
+                    l2,
+                    theta,
+                    _transform(moment, l2),
+                    tol=tol,
+                    max_iter=self.max_iter,
+                    rounding=float(np.finfo(np.float64).eps),
+                    who=who,
+                )
+            theta = solution.x
+            yield root @ theta, solution.value
 
     @property
     def margins_are_logits(self) -> bool:
@@ -177,8 +226,7 @@ class KernelHead(FeatureHead):
             raise InvalidInputError(
                 f"KernelHead needs bandwidth to be a number > 0 or 'median', got {self.bandwidth!r}"
             )
-        if not (_number(self.l2) and self.l2 >= 0):
-            raise InvalidInputError(f"KernelHead needs l2 to be a number >= 0, got {self.l2!r}")
+        check_l2(self, "KernelHead")
         if not (_number(self.tol) and self.tol > 0):
             raise InvalidInputError(f"KernelHead needs tol > 0, got {self.tol!r}")
 
@@ -229,8 +277,8 @@ def _inverse_root(kernel: Array) -> Array:
     return root
 
 
-def _transform(mapped: _KernelMap, loss: Loss, objective: Objective, l2: float) -> Array:
-    """Whitening of an estimate of the Hessian at zero; it shapes the path to the optimum, not the optimum."""
+def _moment(mapped: _KernelMap, loss: Loss, objective: Objective) -> Array:
+    """Estimate of the Hessian at zero without the penalty; it shapes the path to the optimum, not the optimum."""
     n = mapped.n if objective.pointwise else len(loss.pairs)
     sample = np.unique(np.linspace(0, n - 1, min(_METRIC_ROWS, n)).astype(np.intp))
     moment = np.zeros((mapped.dim, mapped.dim))
@@ -242,9 +290,15 @@ def _transform(mapped: _KernelMap, loss: Loss, objective: Objective, l2: float) 
             d = mapped.take(loss.pairs[block, 0]) - mapped.take(loss.pairs[block, 1])
         moment += d.T @ d
     moment *= loss.bend / len(sample)
+    return moment
+
+
+def _transform(moment: Array, l2: float) -> Array:
+    """Whitening of the Hessian's estimate at a penalty."""
+    h = moment.copy()
     # directions that the sample misses keep a mild scale
-    moment[np.diag_indices_from(moment)] += l2 + 1e-3 * max(float(np.trace(moment)) / mapped.dim, 1e-12)
-    return metric_transform(moment)
+    h[np.diag_indices_from(h)] += l2 + 1e-3 * max(float(np.trace(moment)) / len(moment), 1e-12)
+    return metric_transform(h)
 
 
 def _number(value: object) -> bool:

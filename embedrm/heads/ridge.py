@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
 from embedrm.featurizers.rows import FeatureRows
 from embedrm.heads import HEADS
+from embedrm.heads._penalty import L2_GRID, check_l2, choose_l2
 from embedrm.heads.base import FeatureHead
 from embedrm.numerics.solver import metric_transform, minimise
 from embedrm.numerics.threads import threads_for
@@ -48,8 +49,10 @@ class RidgeHead(FeatureHead):
         Names of covariates that hold the ratings, NaN where absent; ``"gold"`` means the responses' gold scores.
     featurizer : Featurizer, optional
         Which terms over which views; all response views, centred and in one scale, where absent.
-    l2 : float
-        lambda of the regressions.
+    l2 : float or "cv"
+        lambda of the regressions. ``"cv"`` picks from ``l2_grid`` as :class:`embedrm.LinearHead` does, by the pairs; where
+        the weights are given, rewards are on the scale of the ratings, and the mean squared error of held-out ratings
+        decides, in units of each attribute's variance.
     weights : sequence of float or "fit"
         w, one for each attribute; ``"fit"`` learns them from the pairs.
     weights_l2 : float
@@ -60,6 +63,10 @@ class RidgeHead(FeatureHead):
         Length to take out of every attribute. A prediction then needs this covariate, and only then.
     tol : float
         Objective gap to reach in fitting the weights.
+    l2_grid : sequence of float
+        Candidates of ``l2="cv"``.
+    cv : int
+        Folds of ``l2="cv"``, of whole prompt groups; each must leave ratings of every attribute.
 
     Attributes
     ----------
@@ -74,6 +81,10 @@ class RidgeHead(FeatureHead):
     length_mean_ : float
         Mean of log(1 + length) on the training responses.
     weights_ : ndarray of shape (k,), float64
+    l2_ : float
+        The penalty used.
+    cv_results_ : list of dict
+        For ``l2="cv"``: ``l2``, held-out ``log_loss`` (``loss`` where it is another one) and ``accuracy`` of each candidate.
     n_features_in_ : int
 
     Notes
@@ -93,12 +104,14 @@ class RidgeHead(FeatureHead):
         self,
         attributes: Iterable[str] = ("gold",),
         featurizer: Featurizer | None = None,
-        l2: float = 1e-2,
+        l2: float | str = 1e-2,
         weights: Sequence[float] | str = "fit",
         weights_l2: float = 1e-2,
         objective: str | Objective = "bradley-terry",
         decorrelate: str | None = None,
         tol: float = 1e-9,
+        l2_grid: Iterable[float] = L2_GRID,
+        cv: int = 5,
     ) -> None:
         self.attributes = attributes
         self.featurizer = featurizer
@@ -108,30 +121,74 @@ class RidgeHead(FeatureHead):
         self.objective = objective
         self.decorrelate = decorrelate
         self.tol = tol
+        self.l2_grid = l2_grid
+        self.cv = cv
 
     def fit(self, preferences: EmbeddedPreferences, y: None = None) -> RidgeHead:
         """Fit regressions, lengths and weights. Reads only the active rows. Returns self."""
         prefs = check_preferences(preferences, type(self).__name__)
         self.attributes_, given = self._check_parameters()
+        self.cv_results_: list[dict[str, float]] = []
+        if self.l2 == "cv":
+            objective = make_objective(self.objective)
+            self.l2_, self.cv_results_ = choose_l2(self, prefs, self._held_out, objective, type(self).__name__)
+        else:
+            self.l2_ = float(self.l2)
+        for _ in self._path(prefs, given, [self.l2_]):
+            pass
+        return self
+
+    def _path(self, prefs: EmbeddedPreferences, given: Array | None, penalties: Sequence[float]) -> Iterator[None]:
+        """Fit at each penalty in turn; one pass over the features serves all of them."""
         responses, rows = prefs.responses, prefs.active
         ratings = self._ratings(responses, rows)
         length = None if self.decorrelate is None else self._log_length(responses, rows)
         self.featurizer_ = (Featurizer() if self.featurizer is None else clone(self.featurizer)).fit(prefs)
         self.n_features_in_ = self.featurizer_.dim_
         with threads_for(len(rows) * self.n_features_in_):
-            self._regress(responses, rows, ratings)
-            self.length_slope_, self.length_mean_ = np.zeros(len(self.attributes_)), 0.0
-            predicted = self._attributes(responses, rows)
-            if length is not None:
-                self.length_mean_ = float(length.mean())
-                beyond = length - self.length_mean_
-                spread = float(beyond @ beyond)
-                # where every length is the same there is nothing to take out
-                if spread > 1e-20 * len(rows) * max(self.length_mean_**2, 1.0):
-                    self.length_slope_ = beyond @ predicted / spread
-                predicted = predicted - np.outer(beyond, self.length_slope_)
-            self.weights_ = self._combine(prefs, predicted) if given is None else given
-        return self
+            regressions = self._regress(responses, rows, ratings, penalties)
+        for self.coef_, self.intercept_ in regressions:
+            with threads_for(len(rows) * self.n_features_in_):
+                self._weigh(prefs, given, length)
+            yield
+
+    def _weigh(self, prefs: EmbeddedPreferences, given: Array | None, length: Array | None) -> None:
+        """Take the length out of the regressions' predictions, and combine them."""
+        self.length_slope_, self.length_mean_ = np.zeros(len(self.attributes_)), 0.0
+        predicted = self._attributes(prefs.responses, prefs.active)
+        if length is not None:
+            self.length_mean_ = float(length.mean())
+            beyond = length - self.length_mean_
+            spread = float(beyond @ beyond)
+            # where every length is the same there is nothing to take out
+            if spread > 1e-20 * len(length) * max(self.length_mean_**2, 1.0):
+                self.length_slope_ = beyond @ predicted / spread
+            predicted = predicted - np.outer(beyond, self.length_slope_)
+        self.weights_ = self._combine(prefs, predicted) if given is None else given
+
+    def _held_out(
+        self, inside: EmbeddedPreferences, outside: EmbeddedPreferences, grid: Sequence[float]
+    ) -> Iterator[tuple[Array, float | None]]:
+        """Rewards of held-out responses by a head fitted on the inside, at each penalty, and the error of given weights."""
+        head: RidgeHead = clone(self)
+        head.attributes_, given = head._check_parameters()
+        rows = outside.active
+        try:
+            inner = head._ratings(inside.responses, inside.active)
+            stated = None if given is None else head._ratings(outside.responses, rows, least=1)
+        except InvalidInputError as error:
+            raise InvalidInputError(
+                f"a fold of RidgeHead(l2='cv') has too few ratings: {error}; or give l2 as a number"
+            ) from error
+        variance = np.nanvar(inner, axis=0)
+        for _ in head._path(inside, given, grid):
+            loss = None
+            if stated is not None:
+                squares = (head._regressed(outside.responses, rows) - stated) ** 2 / np.where(
+                    variance > 0, variance, 1.0
+                )
+                loss = float(np.nanmean(squares))
+            yield head._rewards(outside.responses, rows), loss
 
     @property
     def margins_are_logits(self) -> bool:
@@ -160,10 +217,15 @@ class RidgeHead(FeatureHead):
         check_is_fitted(self, "weights_")
         return check_finite(self._attributes(responses, rows) @ self.weights_, type(self).__name__)
 
-    def _attributes(self, responses: EmbeddedResponses, rows: Rows | None) -> Array:
+    def _regressed(self, responses: EmbeddedResponses, rows: Rows | None) -> Array:
+        """Predictions of the regressions (n, k), length included."""
         self.featurizer_.check(responses, type(self).__name__)
         out = LinearMap(self.featurizer_, responses, rows).forward(np.ascontiguousarray(self.coef_.T)) + self.intercept_
         check_finite(out.sum(axis=1), type(self).__name__)
+        return out
+
+    def _attributes(self, responses: EmbeddedResponses, rows: Rows | None) -> Array:
+        out = self._regressed(responses, rows)
         if self.length_slope_.any():
             length = self._log_length(responses, np.arange(responses.n_responses) if rows is None else rows)
             out -= np.outer(length - self.length_mean_, self.length_slope_)
@@ -186,7 +248,7 @@ class RidgeHead(FeatureHead):
             raise unknown_name(f"covariate for RidgeHead({parameter}=...):", name, responses.covariates)
         return responses.covariates[name]
 
-    def _ratings(self, responses: EmbeddedResponses, rows: Rows) -> Array:
+    def _ratings(self, responses: EmbeddedResponses, rows: Rows, least: int = 2) -> Array:
         """Ratings (n, k) of the active responses, NaN where absent."""
         ratings = np.stack([self._column(responses, name, "attributes")[rows] for name in self.attributes_], axis=1)
         for name, column in zip(self.attributes_, ratings.T):
@@ -195,9 +257,9 @@ class RidgeHead(FeatureHead):
                     f"RidgeHead needs ratings that are finite, or NaN where absent, got infinite values in {name!r}"
                 )
             n_present = int((~np.isnan(column)).sum())
-            if n_present < 2:
+            if n_present < least:
                 raise InvalidInputError(
-                    f"RidgeHead needs at least 2 responses in pairs with a rating of {name!r}, got {n_present} of "
+                    f"RidgeHead needs at least {least} responses in pairs with a rating of {name!r}, got {n_present} of "
                     f"{len(column)}; name attributes that the data carry, or give gold scores"
                 )
         return ratings
@@ -212,10 +274,12 @@ class RidgeHead(FeatureHead):
             )
         return np.log1p(length)
 
-    def _regress(self, responses: EmbeddedResponses, rows: Rows, ratings: Array) -> None:
-        """Solve the regressions, those with the same ratings present together."""
+    def _regress(
+        self, responses: EmbeddedResponses, rows: Rows, ratings: Array, penalties: Sequence[float]
+    ) -> list[tuple[Array, Array]]:
+        """Coefficients and intercepts at each penalty; regressions with the same ratings present are solved together."""
         k, dim = len(self.attributes_), self.n_features_in_
-        self.coef_, self.intercept_ = np.zeros((k, dim)), np.zeros(k)
+        out = [(np.zeros((k, dim)), np.zeros(k)) for _ in penalties]
         present = ~np.isnan(ratings)
         self.n_ratings_ = present.sum(axis=0)
         patterns, pattern_of = np.unique(present, axis=1, return_inverse=True)
@@ -223,9 +287,10 @@ class RidgeHead(FeatureHead):
             members = np.flatnonzero(pattern_of.reshape(-1) == p)
             kept = np.flatnonzero(patterns[:, p])
             features = FeatureRows(self.featurizer_, responses, rows[kept], dtype=np.float64, hold=False)
-            self.coef_[members], self.intercept_[members] = ridge(
-                features, ratings[np.ix_(kept, members)], float(self.l2)
-            )
+            solved = ridge(features, ratings[np.ix_(kept, members)], penalties)
+            for (coef, intercept), (own_coef, own_intercept) in zip(out, solved):
+                coef[members], intercept[members] = own_coef, own_intercept
+        return out
 
     def _combine(self, prefs: EmbeddedPreferences, predicted: Array) -> Array:
         """Weights of the attributes, fitted on the pairs."""
@@ -259,10 +324,9 @@ class RidgeHead(FeatureHead):
             raise InvalidInputError(
                 f"RidgeHead needs attributes to be one or more names of covariates or 'gold', each once, got {given!r}"
             )
-        for name in ("l2", "weights_l2"):
-            value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and np.isfinite(value) and value >= 0):
-                raise InvalidInputError(f"RidgeHead needs {name} to be a number >= 0, got {value!r}")
+        check_l2(self, "RidgeHead")
+        if not (isinstance(self.weights_l2, (int, float)) and np.isfinite(self.weights_l2) and self.weights_l2 >= 0):
+            raise InvalidInputError(f"RidgeHead needs weights_l2 to be a number >= 0, got {self.weights_l2!r}")
         if not (isinstance(self.tol, (int, float)) and self.tol > 0):
             raise InvalidInputError(f"RidgeHead needs tol > 0, got {self.tol!r}")
         if isinstance(self.weights, str):
@@ -277,15 +341,15 @@ class RidgeHead(FeatureHead):
         return names, weights
 
 
-def ridge(features: FeatureRows, targets: Array, l2: float) -> tuple[Array, Array]:
-    """Coefficients (k, dim) and intercepts (k,) of ridge regressions that share their rows.
+def ridge(features: FeatureRows, targets: Array, penalties: Sequence[float]) -> list[tuple[Array, Array]]:
+    """Coefficients (k, dim) and intercepts (k,) of ridge regressions that share their rows, at each penalty.
 
     Parameters
     ----------
     features : FeatureRows
         n rows, float64.
     targets : ndarray of shape (n, k)
-    l2 : float
+    penalties : sequence of float
         Against half the mean squared error. At 0, the solution of least norm where there are several.
     """
     n, dim = len(features), features.dim
@@ -304,10 +368,12 @@ def ridge(features: FeatureRows, targets: Array, l2: float) -> tuple[Array, Arra
     mean = total / n
     moment = moment / n - np.outer(mean, mean)
     product /= n
-    if l2 > 0:
-        moment[np.diag_indices_from(moment)] += l2
-        solved = np.linalg.solve(moment, product)
-    else:
-        solved = np.linalg.lstsq(moment, product, rcond=1e-12)[0]
-    coef = solved.T.astype(np.float64)
-    return coef, level - coef @ (shift + mean)
+    out = []
+    for l2 in penalties:
+        if l2 > 0:
+            solved = np.linalg.solve(moment + l2 * np.eye(dim), product)
+        else:
+            solved = np.linalg.lstsq(moment, product, rcond=1e-12)[0]
+        coef = solved.T.astype(np.float64)
+        out.append((coef, level - coef @ (shift + mean)))
+    return out

@@ -10,6 +10,8 @@ from embedrm import EmbeddedPreferences, Featurizer, LinearHead
 from embedrm.errors import InvalidInputError
 from embedrm.heads import kernel
 from embedrm.heads.kernel import KernelHead
+from embedrm.numerics.bradley_terry import log_loss
+from embedrm.numerics.folds import group_folds
 from embedrm.objectives import OBJECTIVES, Comparisons, make_objective
 from embedrm.persistence import load_model, save_model
 
@@ -129,7 +131,10 @@ def test_a_seed_gives_the_same_bits_and_files_keep_them(tmp_path):
         ({"bandwidth": 0.0}, "bandwidth to be a number > 0 or 'median'"),
         ({"bandwidth": "mean"}, "bandwidth to be a number > 0 or 'median'"),
         ({"l2": -1}, "l2 to be a number >= 0"),
-        ({"l2": "cv"}, "l2 to be a number >= 0"),
+        ({"l2": "cw"}, "l2 to be a number >= 0 or 'cv'"),
+        ({"l2": "cv", "l2_grid": ()}, "l2_grid of numbers >= 0"),
+        ({"l2": "cv", "l2_grid": (0.1, -1)}, "l2_grid of numbers >= 0"),
+        ({"l2": "cv", "cv": 1}, r"KernelHead\(l2='cv'\) needs at least 2 folds"),
         ({"tol": 0}, "tol > 0"),
         ({"random_state": -1}, "random_state to be a whole number >= 0"),
         ({"max_iter": 0}, "max_iter to be a whole number >= 1"),
@@ -139,3 +144,41 @@ def test_a_seed_gives_the_same_bits_and_files_keep_them(tmp_path):
 def test_wrong_parameters_are_refused(parameters, message):
     with pytest.raises(InvalidInputError, match=message):
         KernelHead(**parameters).fit(small())
+
+
+@pytest.mark.parametrize("objective", ["bradley-terry", "hinge", "classification"])
+def test_cv_takes_the_penalty_with_the_least_held_out_loss(objective):
+    prefs = small(60)
+    prefs = prefs.weighted(np.arange(len(prefs)) % 3 + 0.5)
+    grid, options = (1e-4, 1e-2, 1.0), {"n_components": 20, "objective": objective, "tol": 1e-12}
+    head = KernelHead(l2="cv", l2_grid=grid, cv=3, **options).fit(prefs)
+    made, name = make_objective(objective), "log_loss" if make_objective(objective).margins_are_logits else "loss"
+    for row in head.cv_results_:
+        loss = 0.0
+        for inside, outside in group_folds(prefs.groups, 3, weight=prefs.weight):
+            part, fitted = prefs[outside], KernelHead(l2=row["l2"], **options).fit(prefs[inside])
+            if name == "log_loss":
+                loss += part.weight @ log_loss(fitted.margins(part), part.outcome)
+            else:
+                unseen = made.loss(Comparisons.of(part)).evaluate(fitted.predict(prefs)[part.active])
+                loss += part.weight.sum() * unseen.value
+        assert row[name] == pytest.approx(loss / prefs.weight.sum(), rel=1e-3)
+    assert [row["l2"] for row in head.cv_results_] == sorted(grid, reverse=True)
+    assert head.l2_ == min(head.cv_results_, key=lambda row: row[name])["l2"]
+    fixed = KernelHead(l2=head.l2_, **options).fit(prefs)
+    np.testing.assert_array_equal(head.predict(prefs), fixed.predict(prefs))
+    assert fixed.l2_ == head.l2_
+    assert fixed.cv_results_ == []
+
+
+def test_noise_asks_for_a_large_penalty_and_signal_for_a_small_one():
+    chosen = {shuffled: KernelHead(l2="cv").fit(bumps(400, shuffled=shuffled)[0]).l2_ for shuffled in (False, True)}
+    assert chosen[True] > chosen[False]
+
+
+def test_pairs_of_weight_zero_are_in_no_fold():
+    prefs = small(60)
+    dead = np.unique(prefs.groups, return_inverse=True)[1] % 3 == 0
+    one = KernelHead(l2="cv", cv=3, n_components=200).fit(prefs.weighted(~dead * 1.0))
+    other = KernelHead(l2="cv", cv=3, n_components=200).fit(prefs[~dead])
+    assert one.cv_results_ == other.cv_results_

@@ -10,6 +10,8 @@ from embedrm.checks import example_preferences
 from embedrm.errors import InvalidInputError
 from embedrm.heads import ridge as ridge_module
 from embedrm.heads.ridge import RidgeHead
+from embedrm.numerics.bradley_terry import log_loss
+from embedrm.numerics.folds import group_folds
 from embedrm.objectives import OBJECTIVES
 from embedrm.persistence import load_model, save_model
 from embedrm.preferences import EmbeddedResponses
@@ -261,7 +263,10 @@ def test_files_keep_every_bit(tmp_path):
         ({"attributes": ("gold",)}, "at least 2 responses in pairs with a rating of 'gold', got 0"),
         ({"decorrelate": "character"}, "characters"),
         ({"decorrelate": "helpful"}, "needs a length >= 0 of every response"),
-        ({"l2": -1}, "l2 to be a number >= 0"),
+        ({"l2": -1}, "l2 to be a number >= 0 or 'cv'"),
+        ({"l2": "cw"}, "l2 to be a number >= 0 or 'cv'"),
+        ({"l2": "cv", "l2_grid": (-1.0,)}, "l2_grid of numbers >= 0"),
+        ({"l2": "cv", "cv": 1}, r"RidgeHead\(l2='cv'\) needs at least 2 folds"),
         ({"weights_l2": np.inf}, "weights_l2 to be a number >= 0"),
         ({"weights": "equal"}, "weights to be numbers or 'fit'"),
         ({"weights": (1.0,)}, r"one finite weight for each of 3 attribute\(s\)"),
@@ -281,3 +286,84 @@ def test_attributes_without_covariates_are_refused():
     infinite = EmbeddedPreferences.from_arrays(np.eye(2), [[0, 1]], covariates={"a": [1.0, np.inf]})
     with pytest.raises(InvalidInputError, match="infinite values in 'a'"):
         RidgeHead(["a"]).fit(infinite)
+
+
+def by_folds(prefs, cv):
+    return [(prefs[inside], prefs[outside]) for inside, outside in group_folds(prefs.groups, cv, weight=prefs.weight)]
+
+
+@pytest.mark.parametrize("decorrelate", [None, "characters"])
+def test_cv_judges_fitted_weights_by_the_pairs(decorrelate):
+    train, _, _ = rated(n_prompts=60)
+    train = train.weighted(np.arange(len(train)) % 3 + 0.5)
+    grid = (1e-3, 0.1, 10.0)
+    options = {"attributes": NAMES, "decorrelate": decorrelate}
+    head = RidgeHead(l2="cv", l2_grid=grid, cv=3, **options).fit(train)
+    for row in head.cv_results_:
+        loss = 0.0
+        for inside, outside in by_folds(train, 3):
+            fitted = RidgeHead(l2=row["l2"], **options).fit(inside)
+            loss += outside.weight @ log_loss(fitted.margins(outside), outside.outcome)
+        assert row["log_loss"] == pytest.approx(loss / train.weight.sum(), rel=1e-6)
+    assert head.l2_ == min(head.cv_results_, key=lambda row: row["log_loss"])["l2"]
+    fixed = RidgeHead(l2=head.l2_, **options).fit(train)
+    np.testing.assert_array_equal(head.predict(train), fixed.predict(train))
+    assert (fixed.l2_, fixed.cv_results_) == (head.l2_, [])
+
+
+@pytest.mark.parametrize("decorrelate", [None, "characters"])
+def test_cv_judges_given_weights_by_the_ratings(decorrelate):
+    train, _, _ = rated(n_prompts=60)
+    options = {"attributes": NAMES, "weights": (1.0, 0.0, 0.0), "decorrelate": decorrelate}
+    head = RidgeHead(l2="cv", l2_grid=(1e-2, 1.0), cv=3, **options).fit(train)
+    for row in head.cv_results_:
+        loss = 0.0
+        for inside, outside in by_folds(train, 3):
+            # length is taken out of rewards, and is in the ratings
+            fitted = RidgeHead(l2=row["l2"], **{**options, "decorrelate": None}).fit(inside)
+            predicted = fitted.attribute_rewards(train)[outside.active]
+            squares = np.empty_like(predicted)
+            for k, name in enumerate(NAMES):
+                ratings = train.responses.covariates[name]
+                squares[:, k] = (predicted[:, k] - ratings[outside.active]) ** 2 / np.nanvar(ratings[inside.active])
+            loss += len(outside) * np.nanmean(squares)
+        assert row["loss"] == pytest.approx(loss / len(train), rel=1e-6)
+    assert head.l2_ == min(head.cv_results_, key=lambda row: row["loss"])["l2"]
+
+
+def stated(ratings):
+    """The pairs of ``rated`` with one rating for some responses."""
+    train, _, _ = rated(n_prompts=60)
+    return train, EmbeddedPreferences.from_arrays(
+        train.responses.view("response:final"),
+        train.pairs,
+        prompt_of=train.responses.prompt_of,
+        covariates={"score": ratings(train)},
+    )
+
+
+def test_one_pass_over_the_features_serves_every_penalty(monkeypatch):
+    _, prefs = stated(lambda train: train.responses.view("response:final")[:, 0])
+    penalties, plain = [], ridge_module.ridge
+
+    def counting(features, targets, grid):
+        penalties.append(len(grid))
+        return plain(features, targets, grid)
+
+    monkeypatch.setattr(ridge_module, "ridge", counting)
+    RidgeHead("score", l2="cv", cv=3).fit(prefs)
+    assert penalties == [5, 5, 5, 1]
+
+
+def test_a_fold_without_ratings_says_so():
+    def ratings(train):
+        out = np.full(train.responses.n_responses, np.nan)
+        out[train[train.groups == train.groups[0]].active] = [1.0, 2.0, 3.0]
+        return out
+
+    _, prefs = stated(ratings)
+    RidgeHead("score").fit(prefs)
+    with pytest.raises(
+        InvalidInputError, match=r"a fold of RidgeHead\(l2='cv'\) has too few .*; or give l2 as a number"
+    ):
+        RidgeHead("score", l2="cv").fit(prefs)
