@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from embedrm.encoders import Encoder
     from embedrm.reward_model import RewardModel
 
-ROUTER, ROUTED, FEATURIZER = "router.", "routed.", "featurizer."
+ROUTER, ROUTED, FEATURIZER, ENSEMBLE, CALIBRATED = "router.", "routed.", "featurizer.", "ensemble.", "calibrated."
+# Heads that learn nothing from pairs: members of a bootstrap of them are equal.
+_UNTAUGHT = ("length", "random")
 # Parameters that are models themselves, and the options that make them.
 _MADE = {
     "featurizer": "--terms, --response, --prompt and --scale, or --set featurizer.NAME=VALUE",
     "expert": "--head",
     "router": "--router",
+    "member": "--head",
+    "n_members": "--members",
 }
+_MADE_OF_CALIBRATED = {"model": "--head", "method": "--calibrate"}
 # Parameters whose value is the name of a part, which may have parameters of its own: objective.flip_rate=0.2.
 _PARTS = {"objective": "objective", "project": "projection"}
 _SYMBOLS = {"phi": "φ", "cdot": "·", "mid": "|", "sigma": "σ", "lambda": "λ", "circ": "∘"}
@@ -41,6 +46,8 @@ class Recipe:
     routed: bool = False
     router: str | None = None
     routing: str | None = None
+    members: int | None = None
+    calibrate: str | None = None
     terms: str | None = None
     response: str | None = None
     prompt: str | None = None
@@ -54,21 +61,44 @@ class Recipe:
         InvalidInputError
             For an unknown name, or a value that is not of a parameter's type; with the nearest name.
         """
+        prefixes = (ROUTER, ROUTED, FEATURIZER, ENSEMBLE, CALIBRATED)
+        given = settings(self.set, "--set")
+        own = {k: v for k, v in given.items() if not k.startswith(prefixes)}
+        of = {p: {k.removeprefix(p): v for k, v in given.items() if k.startswith(p)} for p in prefixes}
+        routed = self.routed or self.router is not None or self.routing is not None
+        for kinds, there, refusal in (
+            ((ROUTER, ROUTED), routed, "a router, but nothing is routed; add --routed"),
+            ((ENSEMBLE,), self.members is not None, "an ensemble, but there is one member only; add --members 5"),
+            ((CALIBRATED,), self.calibrate is not None, "a calibration, but there is none; add --calibrate platt"),
+        ):
+            stray = [kind + name for kind in kinds for name in of[kind]]
+            if stray and not there:
+                raise InvalidInputError(f"--set gives {stray[0]!r} to {refusal}")
+        model = self._head(own, of[FEATURIZER], routed)
+        if self.members is not None:
+            model = self._ensemble(model, of[ENSEMBLE])
+        if routed:
+            model = self._routed(model, of[ROUTER], of[ROUTED])
+        return model if self.calibrate is None else self._calibrated(model, of[CALIBRATED])
+
+    def _ensemble(self, member: RewardModel, given: Mapping[str, str]) -> RewardModel:
+        from embedrm.composites.ensemble import EnsembleRewardModel
+
+        if self.members == 1:
+            raise InvalidInputError("--members 1 is no ensemble; give 2 or more, or leave it out")
+        model = EnsembleRewardModel(
+            member, int(self.members or 0), **parameters(EnsembleRewardModel, "the ensemble", given)
+        )
+        model.check_parameters()
+        head = self.head or "linear"
+        if head in _UNTAUGHT and model.kind == "bootstrap":
+            raise InvalidInputError(f"head {head!r} learns nothing, so its members would be equal; leave out --members")
+        return model
+
+    def _routed(self, expert: RewardModel, for_router: Mapping[str, str], for_routed: Mapping[str, str]) -> RewardModel:
         from embedrm.composites.routed import RoutedRewardModel
         from embedrm.routers import ROUTERS
 
-        given = settings(self.set, "--set")
-        for_router = {k.removeprefix(ROUTER): v for k, v in given.items() if k.startswith(ROUTER)}
-        for_routed = {k.removeprefix(ROUTED): v for k, v in given.items() if k.startswith(ROUTED)}
-        for_features = {k.removeprefix(FEATURIZER): v for k, v in given.items() if k.startswith(FEATURIZER)}
-        for_head = {k: v for k, v in given.items() if not k.startswith((ROUTER, ROUTED, FEATURIZER))}
-        routed = self.routed or self.router is not None or self.routing is not None
-        if not routed and (for_router or for_routed):
-            name = next(iter({**for_router, **for_routed}))
-            raise InvalidInputError(f"--set gives {name!r} to a router, but nothing is routed; add --routed")
-        expert = self._head(for_head, for_features, routed)
-        if not routed:
-            return expert
         router = None
         if self.router is not None or for_router:
             cls = ROUTERS.get(self.router or "logistic")
@@ -79,6 +109,17 @@ class Recipe:
                 raise InvalidInputError("--routing and --set routed.routing=... contradict each other; give one")
             extra["routing"] = self.routing
         return RoutedRewardModel(expert, router, **extra)
+
+    def _calibrated(self, model: RewardModel, given: Mapping[str, str]) -> RewardModel:
+        from embedrm.composites.calibrated import CalibratedRewardModel
+
+        who = "the calibration"
+        for name in given:
+            if name in _MADE_OF_CALIBRATED:
+                raise InvalidInputError(f"{name!r} of {who} is not a value for --set; use {_MADE_OF_CALIBRATED[name]}")
+        calibrated = CalibratedRewardModel(model, str(self.calibrate), **parameters(CalibratedRewardModel, who, given))
+        calibrated.check_parameters()
+        return calibrated
 
     def _head(self, given: Mapping[str, str], for_features: Mapping[str, str], routed: bool) -> RewardModel:
         from embedrm.featurizers import Featurizer
@@ -208,7 +249,8 @@ def _name_of(hint: Any) -> str:
 
 
 def listing() -> list[str]:
-    """Return one line for each registered head, objective, projection and router: its name, what it is, its parameters."""
+    """Return one line for each head, objective, projection, router and composite: its name, what it is, its parameters."""
+    from embedrm.composites import COMPOSITES
     from embedrm.featurizers import FEATURIZERS, Featurizer
     from embedrm.featurizers.base import projections
     from embedrm.heads import HEADS
@@ -226,6 +268,8 @@ def listing() -> list[str]:
         *(_line((name, FEATURIZERS.get(name))) for name in projections()),
         "Routers (--router), with what --set takes as router.PARAMETER=VALUE:",
         *map(_line, ROUTERS),
+        "Around the head (--members, --routed, --calibrate), with what --set takes as NAME.PARAMETER=VALUE:",
+        *(_line((name, COMPOSITES.get(name))) for name in ("ensemble", "routed", "calibrated")),
     ]
 
 
@@ -234,7 +278,7 @@ def _line(entry: tuple[str, type]) -> str:
     defaults = [
         f"{parameter.name}={_written(parameter.default)}"
         for parameter in inspect.signature(cls).parameters.values()
-        if parameter.name not in _MADE
+        if parameter.name not in _MADE and not (name == "calibrated" and parameter.name in _MADE_OF_CALIBRATED)
     ]
     return f"{name}: {summary(cls)} ({', '.join(defaults) or 'no parameters'})"
 
@@ -345,9 +389,10 @@ def learned(model: Any) -> dict[str, Any]:
 
 
 def bias_risk(model: Any) -> str | None:
-    """Return what the features of a fitted model, or of its experts, say of a bias risk."""
-    for part in (model, *getattr(model, "experts_", ())):
-        note: str | None = getattr(getattr(part, "featurizer_", None), "bias_risk", None)
-        if note is not None:
-            return note
-    return None
+    """Return what the features of a fitted model, or of a model inside it, say of a bias risk."""
+    note: str | None = getattr(getattr(model, "featurizer_", None), "bias_risk", None)
+    if note is not None:
+        return note
+    inside = [*getattr(model, "experts_", ()), *getattr(model, "members_", ())]
+    inside += [model.model_] if hasattr(model, "model_") else []
+    return next((note for part in inside if (note := bias_risk(part)) is not None), None)

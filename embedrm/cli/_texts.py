@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,9 +47,23 @@ class OnItsOwnVectors(RewardModel):
 
     def margins(self, preferences: EmbeddedPreferences) -> NDArray[np.float64]:
         """Return the model's margins on its own vectors of the pairs."""
+        self._check_pairs(preferences)
+        return self.model.margins(self.preferences)
+
+    @property
+    def predict_proba(self) -> Callable[[EmbeddedPreferences], NDArray[np.float64]]:
+        """The model's probabilities on its own vectors of the pairs, where it has any; an AttributeError where not."""
+        proba: Callable[[EmbeddedPreferences], NDArray[np.float64]] = self.model.predict_proba
+
+        def on_own(preferences: EmbeddedPreferences) -> NDArray[np.float64]:
+            self._check_pairs(preferences)
+            return proba(self.preferences)
+
+        return on_own
+
+    def _check_pairs(self, preferences: EmbeddedPreferences) -> None:
         if not np.array_equal(preferences.pairs, self.preferences.pairs):
             raise InvalidInputError("a model with vectors of its own was asked for other pairs than these vectors have")
-        return self.model.margins(self.preferences)
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         return self.model._rewards(self.preferences.responses, rows)

@@ -49,8 +49,9 @@ def fit(
             "--set",
             metavar="NAME=VALUE",
             help="A parameter of the head, such as l2=0.1, objective=bt-smoothed or objective.flip_rate=0.2; of its "
-            "features (featurizer.project=pca, featurizer.residualise=characters); of the router (router.view=6) or of the "
-            "routed model (routed.calibrate=false).",
+            "features (featurizer.project=pca, featurizer.residualise=characters); of the router (router.view=6), "
+            "the routed model (routed.calibrate=false), the ensemble (ensemble.aggregate=lcb) or the calibration "
+            "(calibrated.split=validation).",
             rich_help_panel=_MODEL_PANEL,
             show_default=False,
         ),
@@ -75,6 +76,23 @@ def fit(
         str | None,
         typer.Option(
             help="soft, hard, oracle or random; implies --routed. By default soft.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    members: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="An ensemble of so many of the head, bootstrapped over prompts; with --routed, each expert is one.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            help="Make margins log-odds on held-out prompts, around all the rest: platt, temperature or isotonic.",
             rich_help_panel=_MODEL_PANEL,
             show_default=False,
         ),
@@ -151,7 +169,8 @@ def fit(
         remedy = "it holds no model, so choose another one" if overwrite else "choose another one, or give --overwrite"
         raise ModelError(f"{output} exists already; {remedy}. Nothing was done")
     common.check_writable(output)
-    model = Recipe(head, set_, routed, router, routing, terms, response, prompt, scale).build()
+    model = Recipe(head, set_, routed, router, routing, members, calibrate, terms, response, prompt, scale).build()
+    held_split = _calibration_split(model, split)
     files = VectorFiles(vectors, pairs, prompt_vectors, prompt_of, on_error)
     started = time.perf_counter()
     if files:
@@ -168,40 +187,80 @@ def fit(
         if given:
             raise InvalidInputError(f"{', '.join(given)} is for texts; leave it out with --vectors")
         preferences = files.preferences(split, "train", console)
-        _fit(model, preferences, console)
+        held_out = None if held_split is None else files.preferences(held_split, held_split, console)
+        _fit(model, preferences, held_out, console)
         from embedrm.persistence import save_model
-        from embedrm.pipeline import training_facts
 
-        save_model(model, folder, overwrite=overwrite, extra={"training": training_facts(preferences)})
+        save_model(model, folder, overwrite=overwrite, extra={"training": _training(preferences, held_out, held_split)})
     else:
         from embedrm.cli._models import make_encoder
         from embedrm.cli._texts import note_truncation
         from embedrm.encoding import encode
-        from embedrm.pipeline import RewardPipeline, training_facts
+        from embedrm.pipeline import RewardPipeline
 
         data = load(paths, Reading(form, columns, on_error, ties, allow_group_leak), console)
-        data = take_split(data, split, "train", console)
+        parts = [take_split(data, split, "train", console)]
+        if held_split is not None:
+            parts.append(take_split(data, held_split, held_split, console))
         chosen = make_encoder(encoder, encoder_options)
         choice = common.layer_choice(layers, sides)
         kept: Any = common.open_store(store, no_store)
         with console.progress() as progress:
-            preferences = encode(data, chosen, layers=choice, sides=tuple(sides), store=kept, progress=progress)
-        note_truncation(preferences, console)
-        _fit(model, preferences, console)
+            encoded = [
+                encode(part, chosen, layers=choice, sides=tuple(sides), store=kept, progress=progress) for part in parts
+            ]
+        for part in encoded:
+            note_truncation(part, console)
+        preferences, held_out = encoded[0], encoded[1] if held_split is not None else None
+        _fit(model, preferences, held_out, console)
         pipeline = RewardPipeline(chosen, model, layers=choice, sides=tuple(sides), store=kept)
-        pipeline.training = training_facts(preferences)
+        pipeline.training = _training(preferences, held_out, held_split)
         pipeline.save(folder, overwrite=overwrite)
     keep(f"the model is in {output}")
-    facts = _facts(model, preferences, output, time.perf_counter() - started)
+    facts = _facts(model, preferences, held_out, output, time.perf_counter() - started)
     console.result(facts, _text(facts))
 
 
-def _fit(model: RewardModel, preferences: EmbeddedPreferences, console: Console) -> None:
+def _calibration_split(model: RewardModel, split: str | None) -> str | None:
+    """Return the split that the model is calibrated on, where it is one; its pairs are read beside those to fit on."""
+    from embedrm.composites.calibrated import CalibratedRewardModel
+
+    held = model.split if isinstance(model, CalibratedRewardModel) else None
+    if held is not None and held == (split or "train"):
+        raise InvalidInputError(
+            f"calibrated.split={held} is the split that the model is fitted on, on which it is too sure; name another one, "
+            "or leave calibrated.split out to calibrate out of fold"
+        )
+    if held is not None and split == "all":
+        raise InvalidInputError(
+            f"--split all and calibrated.split={held} contradict each other; name the split to fit on, or leave "
+            "calibrated.split out to calibrate out of fold"
+        )
+    return held
+
+
+def _training(
+    preferences: EmbeddedPreferences, held_out: EmbeddedPreferences | None, split: str | None
+) -> dict[str, Any]:
+    """Facts of the training data that are saved with a model, and of those that calibrated it."""
+    from embedrm.pipeline import training_facts
+
+    facts = training_facts(preferences)
+    return facts if held_out is None else {**facts, "calibration": {"split": split, **training_facts(held_out)}}
+
+
+def _fit(
+    model: RewardModel, preferences: EmbeddedPreferences, held_out: EmbeddedPreferences | None, console: Console
+) -> None:
     from embedrm.cli._models import describe
+    from embedrm.composites.calibrated import CalibratedRewardModel
 
     with console.working(f"fitting {describe(model)} on {len(preferences):,} pairs"):
         try:
-            model.fit(preferences)
+            if held_out is not None and isinstance(model, CalibratedRewardModel):
+                model.fit_apart(preferences, held_out)
+            else:
+                model.fit(preferences)
         except ValueError as error:
             # scikit-learn's own word on a parameter that a head or router hands on to it
             if type(error).__name__ == "InvalidParameterError":
@@ -209,7 +268,13 @@ def _fit(model: RewardModel, preferences: EmbeddedPreferences, console: Console)
             raise
 
 
-def _facts(model: RewardModel, preferences: EmbeddedPreferences, output: str, seconds: float) -> dict[str, Any]:
+def _facts(
+    model: RewardModel,
+    preferences: EmbeddedPreferences,
+    held_out: EmbeddedPreferences | None,
+    output: str,
+    seconds: float,
+) -> dict[str, Any]:
     from embedrm.cli._models import bias_risk, describe, learned
 
     risk = bias_risk(model)
@@ -222,6 +287,7 @@ def _facts(model: RewardModel, preferences: EmbeddedPreferences, output: str, se
         "fitted": learned(model),
         "pairs": len(preferences),
         "ties": int(preferences.ties.sum()),
+        **({} if held_out is None else {"calibration_pairs": len(held_out)}),
         "domains": list(preferences.domains),
         "training_accuracy": model.score(labelled) if len(labelled) else None,
         "data": info.get("data"),
@@ -240,9 +306,11 @@ def _text(facts: dict[str, Any]) -> str:
         for name, value in facts["fitted"].items()
         if isinstance(value, (int, float, str)) and not isinstance(value, bool)
     ]
+    calibrated = facts.get("calibration_pairs")
     lines = [
         f"model     {facts['model']}",
         f"pairs     {facts['pairs']:,}{ties}, domains: {', '.join(facts['domains'])}",
+        *([f"held out  {calibrated:,} pairs, which the model is calibrated on"] if calibrated else []),
         f"views     {', '.join(facts['views']) or 'none'}",
         *([f"fitted    {', '.join(found)}"] if found else []),
         f"accuracy  {'-' if accuracy is None else format(accuracy, '.3f')} on these training pairs",

@@ -102,10 +102,22 @@ class CalibratedRewardModel(RewardModel):
         self.check_parameters()
         if self.split is not None:
             training, held_out = self._parts(prefs)
-            self.model_ = clone(self._template()).fit(prefs[training])
-            return self.calibrate(prefs[held_out])
+            return self.fit_apart(prefs[training], prefs[held_out])
         self.model_ = clone(self._template()).fit(prefs)
         return self._calibrate(out_of_fold_margins(self.model_, prefs, self.cv, who), prefs)
+
+    def fit_apart(self, preferences: EmbeddedPreferences, held_out: EmbeddedPreferences) -> CalibratedRewardModel:
+        """Fit the model on some pairs and its calibration on others, whatever ``split`` says. Returns self.
+
+        Parameters
+        ----------
+        preferences, held_out : EmbeddedPreferences
+            Of no common prompt group; each may have vectors of its own.
+        """
+        who = f"{type(self).__name__}.fit_apart"
+        self.check_parameters()
+        self.model_ = clone(self._template()).fit(check_preferences(preferences, who))
+        return self.calibrate(check_preferences(held_out, who))
 
     def _template(self) -> RewardModel:
         return LinearHead(l2="cv") if self.model is None else self.model

@@ -176,7 +176,8 @@ def test_covariates_are_named_as_a_bias_risk(cli, pairs_file: str, routed: str) 
     assert facts["bias_risk"].startswith("bias risk: ")
 
 
-def test_the_help_lists_all_that_is_registered_with_one_line_each(cli) -> None:
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_help_lists_all_that_is_registered_with_one_line_each(cli, monkeypatch, columns: str) -> None:
     from embedrm.cli._models import listing, summary
     from embedrm.featurizers import FEATURIZERS
     from embedrm.featurizers.base import projections
@@ -191,7 +192,10 @@ def test_the_help_lists_all_that_is_registered_with_one_line_each(cli) -> None:
         assert len(summary(cls)) > 20, name
         assert "\n" not in line
     # the help wraps lines; words stay
-    shown = " ".join(cli("fit --help").out.split())
+    monkeypatch.setenv("COLUMNS", columns)
+    printed = cli("fit --help").out
+    assert max(map(len, printed.splitlines())) <= int(columns)
+    shown = " ".join(printed.split())
     for line in lines:
         assert " ".join(line.split()) in shown, line
 
