@@ -1,0 +1,280 @@
+r"""A shared head and one deviation from it for each domain, solved together without ever laying their features out.
+
+With :math:`w_d = w_0 + v_d` a response is read by its own domain's weights, so a pass over the vectors costs what it costs
+for a single head, whatever the number of domains: domain d's slopes give the gradient in :math:`v_d`, and their sum over
+the domains the gradient in :math:`w_0`. Laid out, the same problem is a linear head on features D + 1 times as wide.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedrm.featurizers import Featurizer
+from embedrm.featurizers.linear_map import LinearMap
+from embedrm.numerics.solver_many import Coordinates, Solutions, minimise_many
+from embedrm.objectives import Comparisons, Objective
+from embedrm.preferences import EmbeddedPreferences
+
+Array = NDArray[np.float64]
+
+# Pairs sampled for the metric, per feature; it shapes the path to the optimum, not the optimum.
+_METRIC_PAIRS_PER_FEATURE = 4
+_METRIC_MIN_PAIRS = 2_048
+_METRIC_MAX_PAIRS = 16_384
+# Of a small domain, this many at least.
+_METRIC_MIN_DOMAIN = 256
+_BLOCK_PAIRS = 2_048
+
+
+class PooledProblem:
+    r"""The mean loss of rewards :math:`\phi \cdot (w_0 + v_d)` with its penalties, for several columns at once.
+
+    .. math:: f(\Phi w) + \tfrac12 \lambda \lVert w_0 \rVert^2 + \sum_d \tfrac12 \tau_d \lVert v_d \rVert^2
+
+    Columns differ by the weights of their pairs (folds). Weights are kept as (dim, 1 + D, k): the shared ones first; with
+    one block in place of 1 + D there are no deviations.
+
+    Parameters
+    ----------
+    objective : Objective
+    featurizer : Featurizer
+        Fitted.
+    prefs : EmbeddedPreferences
+    domains : sequence of str
+        Sorted. A response whose domain is none of them is read by the shared weights.
+    """
+
+    def __init__(
+        self, objective: Objective, featurizer: Featurizer, prefs: EmbeddedPreferences, domains: list[str]
+    ) -> None:
+        self.objective, self.domains, self.dim = objective, domains, featurizer.dim_
+        found = Comparisons.of(prefs)
+        domain = prefs.responses.domain[found.prompt_of]
+        code = np.searchsorted(domains, domain)
+        code[~np.isin(domain, domains)] = len(domains)
+        # domain after domain, so that each one's rewards are a slice
+        order = np.argsort(code, kind="stable")
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
+        self.comparisons = Comparisons(
+            found.rows[order],
+            np.asfortranarray(position[found.pairs]),
+            found.weight,
+            found.outcome,
+            found.margin,
+            found.gold[order],
+            found.prompt_of[order],
+        )
+        self.loss = objective.loss(self.comparisons)
+        ends = np.cumsum(np.bincount(code, minlength=len(domains) + 1))
+        self.slices = [slice(int(a), int(b)) for a, b in zip([0, *ends[:-1]], ends)]
+        self.maps = [LinearMap(featurizer, prefs.responses, found.rows[order][part]) for part in self.slices]
+        self.dtype = self.maps[0].dtype
+        self.pair_code = np.searchsorted(domains, prefs.domain)
+        share = np.bincount(self.pair_code, weights=prefs.weight, minlength=len(domains))
+        self.share: Array = share / share.sum()
+        self._basis, self._curvature = self._metric()
+
+    @property
+    def n_domains(self) -> int:
+        """D."""
+        return len(self.domains)
+
+    @property
+    def compares_domains(self) -> bool:
+        """Whether some pair compares responses of two domains."""
+        return not bool(self._inside(self.comparisons.pairs).all())
+
+    def rows_of_domains(self) -> list[NDArray[np.intp]]:
+        """Active responses of each domain."""
+        return [np.sort(self.comparisons.rows[part]) for part in self.slices[: self.n_domains]]
+
+    def forward(self, theta: Array) -> Array:
+        """Rewards (n_responses, k) of weights (dim * n_blocks, k), or (n_responses,) of a vector."""
+        w = theta.reshape(self.dim, -1, *theta.shape[1:])
+        out = np.empty((len(self.comparisons.rows), *theta.shape[1:]))
+        for d, (part, rows) in enumerate(zip(self.slices, self.maps)):
+            if part.stop > part.start:
+                own = w[:, 0] + w[:, d + 1] if d + 1 < w.shape[1] else np.ascontiguousarray(w[:, 0])
+                out[part] = _by_column(rows.forward, own)
+        return out
+
+    def _adjoint(self, g: Array, n_blocks: int) -> Array:
+        out = np.zeros((self.dim, n_blocks, *g.shape[1:]))
+        for d, (part, rows) in enumerate(zip(self.slices, self.maps)):
+            if part.stop > part.start:
+                own = _by_column(rows.adjoint, g[part])
+                out[:, 0] += own
+                if d + 1 < n_blocks:
+                    out[:, d + 1] = own
+        return out.reshape(-1, *g.shape[1:])
+
+    def solve(
+        self,
+        l2: float,
+        strength: Array | None,
+        weight: Array | None = None,
+        start: Array | None = None,
+        *,
+        tol: float,
+        max_iter: int,
+        precise: bool = True,
+        who: str,
+    ) -> Array:
+        """Return the minimisers, (dim, n_blocks, k).
+
+        Parameters
+        ----------
+        l2 : float
+        strength : ndarray of shape (n_domains,), optional
+            tau of every domain; infinity leaves no deviation. None: the shared weights alone, one block.
+        weight : ndarray of shape (n_pairs, k), optional
+            Weights of the pairs; one column with their own weights where absent.
+        start : ndarray of shape (dim, n_blocks, k), optional
+            Where to begin; fewer blocks are filled up with zeros.
+        precise : bool
+            Reckon the loss in float64 whatever the precision of the vectors.
+        """
+        n_blocks = 1 if strength is None else 1 + self.n_domains
+        k = 1 if weight is None else weight.shape[1]
+        first = np.zeros((self.dim, n_blocks, k))
+        if start is not None:
+            shared = start.shape[1]
+            first[:, :shared] = start
+        if strength is not None:
+            first[:, 1:][:, np.isinf(strength)] = 0.0
+        loss = self.loss if weight is None else self.objective.loss(self.comparisons.weighted(weight))
+        found: Solutions = minimise_many(
+            self.forward,
+            lambda g: self._adjoint(g, n_blocks),
+            loss,
+            self._penalties(l2, strength),
+            first.reshape(-1, k),
+            self._coordinates(l2, strength, k),
+            tol=tol,
+            max_iter=max_iter,
+            rounding=float(np.finfo(self.dtype).eps),
+            dtype=np.float64 if precise else self.dtype,
+            who=who,
+        )
+        self.n_passes, self.value = found.n_passes, found.value
+        return found.x.reshape(self.dim, n_blocks, k)
+
+    def _penalties(self, l2: float, strength: Array | None) -> Array:
+        tau = np.zeros(0) if strength is None else np.where(np.isinf(strength), 0.0, strength)
+        penalties: Array = np.tile(np.concatenate([[l2], tau]), self.dim)[:, None]
+        return penalties
+
+    def _coordinates(self, l2: float, strength: Array | None, k: int) -> Coordinates:
+        r"""Coordinates that whiten the problem, were all domains' curvatures h diagonal in one basis.
+
+        Then every direction is an arrow matrix of 1 + D rows, whose Cholesky factor is known:
+        :math:`v_d = u_d / \sqrt{h_d + \tau_d} - q_d w_0` and :math:`w_0 = u_0 / \sqrt{\lambda + \sum_d \tau_d q_d}` with
+        :math:`q_d = h_d / (h_d + \tau_d)`.
+        """
+        basis, h = self._basis, self._curvature
+        if strength is None:
+            strength = np.full(self.n_domains, np.inf)
+            n_blocks = 1
+        else:
+            n_blocks = 1 + self.n_domains
+        tau = strength[:, None]
+        free = np.isfinite(tau)
+        with np.errstate(invalid="ignore"):
+            a = np.where(free, 1.0 / np.sqrt(h + tau), 0.0)
+            q = np.where(free, h / (h + tau), 0.0)
+            left = np.where(free, tau * q, h)
+        s = 1.0 / np.sqrt(np.maximum(l2 + left.sum(axis=0), 1e-12 * h.sum(axis=0)))
+        # as (rank, blocks, columns)
+        a, q = a.T[:, : n_blocks - 1, None], q.T[:, : n_blocks - 1, None]
+        s = s[:, None]
+
+        def whiten(g: Array) -> Array:
+            r = (basis.T @ g.reshape(self.dim, -1)).reshape(-1, n_blocks, k)
+            r[:, 0] -= (q * r[:, 1:]).sum(axis=1)
+            r[:, 0] *= s
+            r[:, 1:] *= a
+            return r.reshape(-1, k)
+
+        def unwhiten(u: Array) -> Array:
+            r = u.reshape(-1, n_blocks, k).copy()
+            r[:, 0] *= s
+            r[:, 1:] *= a
+            r[:, 1:] -= q * r[:, :1]
+            return (basis @ r.reshape(len(r), -1)).reshape(-1, k)
+
+        return Coordinates(whiten, unwhiten)
+
+    def _metric(self) -> tuple[Array, Array]:
+        """Orthonormal basis (dim, rank) and, on it, every domain's curvature at zero (n_domains, rank)."""
+        pairs, pointwise = self.comparisons.pairs, self.objective.pointwise
+        inside = self._inside(pairs)
+        # With fewer pairs than features, the optimum is in the span of the differences.
+        wide = len(pairs) < self.dim and self.objective.spans_differences() and bool(inside.all())
+        samples = [self._sample(d, inside, wide) for d in range(self.n_domains)]
+        moment = np.zeros((self.dim, self.dim), dtype=self.dtype) if not wide else None
+        held = []
+        for d, sample in enumerate(samples):
+            for block in np.array_split(sample, max(1, len(sample) // _BLOCK_PAIRS)):
+                rows = self._features(d, block, pointwise)
+                if moment is None:
+                    held.append(rows.astype(np.float64))
+                elif len(rows):
+                    moment += (self.share[d] / len(sample)) * (rows.T @ rows)
+        if moment is None:
+            basis = _span(np.concatenate(held))
+        else:
+            basis = np.linalg.eigh(moment.astype(np.float64))[1]
+        seen = basis.astype(self.dtype)
+        h = np.zeros((self.n_domains, basis.shape[1]))
+        for d, sample in enumerate(samples):
+            for block in np.array_split(sample, max(1, len(sample) // _BLOCK_PAIRS)):
+                rows = self._features(d, block, pointwise) @ seen
+                h[d] += (self.share[d] / max(1, len(sample))) * np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+        # a domain without pairs of its own to look at is taken to be like the others
+        alike = h.sum(axis=0)
+        for d, sample in enumerate(samples):
+            if not len(sample):
+                h[d] = self.share[d] * alike
+        h *= self.loss.bend
+        # The sample may miss directions that the data has; a floor keeps the metric defined, and mild, there.
+        floor = 1e-3 * np.maximum(h.mean(axis=1, keepdims=True), 1e-12)
+        return basis, h + floor
+
+    def _inside(self, pairs: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Pairs whose responses are both of the pair's domain."""
+        start = np.array([part.start for part in self.slices])[self.pair_code]
+        stop = np.array([part.stop for part in self.slices])[self.pair_code]
+        within: NDArray[np.bool_] = ((pairs >= start[:, None]) & (pairs < stop[:, None])).all(axis=1)
+        return within
+
+    def _sample(self, d: int, inside: NDArray[np.bool_], everything: bool) -> NDArray[np.intp]:
+        own = np.flatnonzero((self.pair_code == d) & inside)
+        if everything:
+            return own
+        total = min(_METRIC_MAX_PAIRS, max(_METRIC_MIN_PAIRS, _METRIC_PAIRS_PER_FEATURE * self.dim))
+        wanted = min(len(own), max(_METRIC_MIN_DOMAIN, int(total * self.share[d])))
+        return own[np.unique(np.linspace(0, len(own) - 1, wanted).astype(np.intp))] if wanted else own
+
+    def _features(self, d: int, pairs: NDArray[np.intp], pointwise: bool) -> NDArray[np.floating]:
+        local = self.comparisons.pairs[pairs] - self.slices[d].start
+        if not pointwise:
+            return self.maps[d].differences(local)
+        rows = self.maps[d].features(local[:, 0])
+        return rows - rows.mean(axis=0) if len(rows) else rows
+
+
+def _by_column(product, columns: Array) -> Array:  # type: ignore[no-untyped-def]
+    """Product with one column by the faster way for vectors."""
+    if columns.ndim == 2 and columns.shape[1] == 1:
+        return product(np.ascontiguousarray(columns[:, 0]))[:, None]
+    return product(columns)
+
+
+def _span(d: Array) -> Array:
+    """Orthonormal basis (dim, rank) of the rows of d."""
+    eigenvalues, vectors = np.linalg.eigh(d @ d.T)
+    kept = eigenvalues > 1e-12 * max(float(eigenvalues[-1]), 1e-300)
+    basis: Array = (d.T @ vectors[:, kept]) / np.sqrt(eigenvalues[kept])
+    return basis
