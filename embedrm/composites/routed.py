@@ -13,15 +13,19 @@ from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
 from embedrm.composites._held_out import out_of_fold_margins
+from embedrm.composites._linear_experts import LinearExperts
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads.linear import LinearHead
 from embedrm.numerics.calibration import fit_margin_scale
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_preferences
-from embedrm.routers.base import Router, prompt_examples, prompt_vectors
+from embedrm.routers.base import Router, prompt_examples, prompt_pair_weights, prompt_vectors, takes_weights
 from embedrm.routers.logistic import LogisticRouter
 
-ROUTINGS = ("soft", "hard", "oracle", "random")
+ROUTINGS = ("soft", "hard", "top-k", "oracle", "random")
+PROMPT_WEIGHTS = ("prompts", "pairs")
+# Prompts that are routed at once.
+_GATE_ROWS = 65_536
 
 
 @COMPOSITES.register("routed")
@@ -41,10 +45,10 @@ class RoutedRewardModel(RewardModel):
         Cloned and fitted on the pairs of each domain; ``LinearHead(l2="cv")`` where absent.
     router : Router, optional
         Fitted on the unique training prompts; ``LogisticRouter()`` where absent.
-    routing : {"soft", "hard", "oracle", "random"}
+    routing : {"soft", "hard", "top-k", "oracle", "random"}
         ``"soft"``: the router's calibrated probabilities. ``"hard"``: its most probable domain (the paper's rule).
-        ``"oracle"``: the true domain, an upper bound on any router. ``"random"``: a domain drawn for each prompt group,
-        what routing without knowledge costs.
+        ``"top-k"``: its ``k`` most probable ones, renormalised to one. ``"oracle"``: the true domain, an upper bound on any
+        router. ``"random"``: a domain drawn for each prompt group, what routing without knowledge costs.
     calibrate : bool
         Scale each expert by a_d fitted to its out-of-fold margins and shift it by b_d, the mean reward of its training
         responses; a domain with a single prompt group leaves nothing to hold out, and its a_d is 1. Mixing experts whose
@@ -54,6 +58,15 @@ class RoutedRewardModel(RewardModel):
         Folds, by prompt group, for the out-of-fold margins.
     random_state : int
         Seed of ``routing="random"``.
+    k : int
+        Domains that ``"top-k"`` keeps; with as many as there are it is soft routing, with one it is hard routing.
+    fallback : bool, optional
+        Fit a general head too: ``expert`` on all pairs, calibrated like the others. It answers for prompts that a router
+        with a reject option leaves, and under oracle routing for domains without an expert. Where absent, it is fitted if
+        the router can reject. False is refused for such a router.
+    prompt_weight : {"prompts", "pairs"}
+        How much a training prompt counts for the router: each alike, or by the summed weight of its pairs. A domain with few
+        prompts and many pairs each is all but unknown to a router that counts prompts.
 
     Attributes
     ----------
@@ -63,14 +76,34 @@ class RoutedRewardModel(RewardModel):
         In the order of ``domains_``.
     scale_, offset_ : ndarray of shape (n_experts,)
         a_d and b_d.
+    general_ : RewardModel or None
+        The general head, with ``general_scale_`` and ``general_offset_``.
     router_ : Router
+        With all its thresholds, for each route where they differ.
     router_views_ : list of str
+
+    Notes
+    -----
+    *A domain that training has not seen*: soft, hard, top-k and random routing send its prompts to the experts there are, or
+    to the general head where the router rejects them. Oracle routing takes the general head, and without one is an error
+    that names the domain. *A domain with a handful of pairs* has an expert fitted to them, as poor as they are few; hard
+    routing hands all its prompts to it, soft routing as far as the router is sure. *A domain with one prompt group* leaves
+    nothing to hold out: an expert that chooses its penalty by folds cannot be fitted, which is an error that names the
+    domain; with a fixed penalty its a_d stays 1. *A domain with prompts but no pairs* is not seen by ``fit`` at all, which
+    reads active rows only, and is an unseen domain afterwards. Partially pooled experts are the better choice for small
+    domains.
 
     References
     ----------
     Namgoong et al. (2024), "Exploring Domain Robust Lightweight Reward Models based on Router Mechanism", section on
     RODOS. This is an analogue: the paper tunes one language model a domain; here heads share one frozen encoder.
     """
+
+    # for subclasses that do not offer them
+    k: int = 2
+    fallback: bool | None = None
+    prompt_weight: str = "prompts"
+    general_: RewardModel | None = None
 
     def __init__(
         self,
@@ -80,6 +113,9 @@ class RoutedRewardModel(RewardModel):
         calibrate: bool = True,
         cv: int = 5,
         random_state: int = 0,
+        k: int = 2,
+        fallback: bool | None = None,
+        prompt_weight: str = "prompts",
     ) -> None:
         self.expert = expert
         self.router = router
@@ -87,25 +123,102 @@ class RoutedRewardModel(RewardModel):
         self.calibrate = calibrate
         self.cv = cv
         self.random_state = random_state
+        offered = self._get_param_names()
+        for name, value in (("k", k), ("fallback", fallback), ("prompt_weight", prompt_weight)):
+            if name in offered:
+                setattr(self, name, value)
 
     def fit(self, preferences: EmbeddedPreferences, y: None = None) -> RoutedRewardModel:
         """Fit one expert for each domain among the pairs, its calibration, and the router. Returns self."""
         prefs = check_preferences(preferences, "RoutedRewardModel")
-        if self.routing not in ROUTINGS:
-            raise unknown_name("routing", self.routing, ROUTINGS)
+        router = self._check_parameters()
         self._refuse_cross_prompt(prefs, self.calibrate)
         self.domains_ = list(prefs.domains)
         self.experts_, self.scale_, self.offset_ = self._fit_experts(prefs)
-        router = LogisticRouter() if self.router is None else clone(self.router)
+        self.general_, self.general_scale_, self.general_offset_ = None, 1.0, 0.0
+        if router.can_reject if self.fallback is None else self.fallback:
+            self.general_, self.general_scale_, self.general_offset_ = self._fit_general(prefs)
+        self._learn_routes(router, prefs)
+        return self
+
+    def add_domain(self, preferences: EmbeddedPreferences) -> RoutedRewardModel:
+        """Return a model with an expert for each new domain and the router fitted anew; this one is not changed.
+
+        The other experts are shared, not copied, with their scales and offsets, so that their rewards are the same bits. The
+        general head stays what it was.
+
+        Parameters
+        ----------
+        preferences : EmbeddedPreferences
+            Pairs of the new domains, and of all the old ones for the prompts on which the router learns to tell them apart:
+            what the model was fitted on together with what is new. Of the old domains only prompts are read.
+
+        Raises
+        ------
+        InvalidInputError
+            Without a new domain, or without prompts of an old one.
+        """
+        check_is_fitted(self, "experts_")
+        prefs = check_preferences(preferences, f"{type(self).__name__}.add_domain")
+        router = self._check_parameters()
+        self._refuse_cross_prompt(prefs, self.calibrate)
+        new = [d for d in prefs.domains if d not in self.domains_]
+        if not new:
+            raise InvalidInputError(
+                f"add_domain needs pairs of a domain without an expert, got only {', '.join(prefs.domains)}; to train a "
+                "domain again, fit"
+            )
+        missing = sorted(set(self.domains_) - set(prefs.responses.domain[prefs.active_prompts].tolist()))
+        if missing:
+            raise InvalidInputError(
+                f"add_domain refits the router and needs prompts of every domain, got none of {', '.join(missing)}; pass "
+                "the pairs that the model was fitted on together with the new ones"
+            )
+        other = copy.copy(self)
+        other.domains_ = new
+        experts, scale, offset = other._fit_new_experts(prefs[np.isin(prefs.domain, new)])
+        names = [*self.domains_, *new]
+        order = np.argsort(names, kind="stable")
+        other.domains_ = [names[i] for i in order]
+        other.experts_ = [[*self.experts_, *experts][i] for i in order]
+        other.scale_ = np.concatenate([self.scale_, scale])[order]
+        other.offset_ = np.concatenate([self.offset_, offset])[order]
+        other._learn_routes(router, prefs)
+        return other
+
+    def _check_parameters(self) -> Router:
+        """Refuse wrong parameters; returns the router to fit."""
+        if self.routing not in ROUTINGS:
+            raise unknown_name("routing", self.routing, ROUTINGS)
+        if self.prompt_weight not in PROMPT_WEIGHTS:
+            raise unknown_name("prompt_weight", self.prompt_weight, PROMPT_WEIGHTS)
+        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or self.k < 1:
+            raise InvalidInputError(f"RoutedRewardModel needs k to be a whole number >= 1, got {self.k!r}")
+        router: Router = LogisticRouter() if self.router is None else clone(self.router)
+        if router.can_reject and self.fallback is not None and not self.fallback:
+            raise InvalidInputError(
+                f"{type(router).__name__} may reject prompts, and fallback=False leaves nobody to answer for them; leave "
+                "fallback out, or take another router"
+            )
+        if self.prompt_weight == "pairs" and not takes_weights(router):
+            raise InvalidInputError(
+                f"prompt_weight='pairs' needs a router whose fit takes sample_weight, which "
+                f"{type(router).__name__}'s does not"
+            )
+        return router
+
+    def _learn_routes(self, router: Router, prefs: EmbeddedPreferences) -> None:
+        """Fit the router on the unique prompts of the pairs."""
         self.router_views_ = router.resolve_views(prefs.responses.views)
-        self.router_ = router.fit(*prompt_examples(prefs, self.router_views_, "RoutedRewardModel"))
-        without = sorted(set(self.router_.classes_.tolist()) - set(self.domains_))
+        vectors, domains, groups = prompt_examples(prefs, self.router_views_, "RoutedRewardModel")
+        without = sorted(set(domains.tolist()) - set(self.domains_))
         if without:
             raise InvalidInputError(
                 f"the domain(s) {', '.join(without)} appear among the pairs only as rejected responses of cross-prompt "
                 "pairs, so they have no expert; add pairs chosen there, or drop those pairs"
             )
-        return self
+        extra = {"sample_weight": prompt_pair_weights(prefs)} if self.prompt_weight == "pairs" else {}
+        self.router_ = router.fit(vectors, domains, groups, **extra)
 
     def _fit_experts(
         self, prefs: EmbeddedPreferences
@@ -126,6 +239,19 @@ class RoutedRewardModel(RewardModel):
             experts.append(expert)
         return experts, scale, offset
 
+    def _fit_new_experts(
+        self, prefs: EmbeddedPreferences
+    ) -> tuple[list[RewardModel], NDArray[np.float64], NDArray[np.float64]]:
+        """As :meth:`_fit_experts`, on the pairs of the new domains alone, beside experts that stay as they are."""
+        return self._fit_experts(prefs)
+
+    def _fit_general(self, prefs: EmbeddedPreferences) -> tuple[RewardModel, float, float]:
+        """Return the head of all pairs, its scale and its offset."""
+        head = clone(LinearHead(l2="cv") if self.expert is None else self.expert).fit(prefs)
+        if not self.calibrate:
+            return head, 1.0, 0.0
+        return head, self._calibrated_scale(head, prefs), float(head._rewards(prefs.responses, prefs.active).mean())
+
     def _calibrated_scale(self, expert: RewardModel, own: EmbeddedPreferences) -> float:
         if len(np.unique(own.groups)) < 2:
             return 1.0
@@ -133,7 +259,7 @@ class RoutedRewardModel(RewardModel):
         weight = own.weight if own.weight.sum() > 0 else None
         return fit_margin_scale(margins, own.outcome, weight, n_independent=len(np.unique(own.groups)))
 
-    def with_routing(self, routing: str, random_state: int | None = None) -> RoutedRewardModel:
+    def with_routing(self, routing: str, random_state: int | None = None, k: int | None = None) -> RoutedRewardModel:
         """Return the same fitted experts and router under another routing; nothing is refitted or copied."""
         if routing not in ROUTINGS:
             raise unknown_name("routing", routing, ROUTINGS)
@@ -141,28 +267,57 @@ class RoutedRewardModel(RewardModel):
         other = copy.copy(self)
         other.routing = routing
         other.random_state = self.random_state if random_state is None else random_state
+        other.k = self.k if k is None else k
         return other
 
     def gates(self, responses: EmbeddedResponses, prompts: Rows | None = None) -> NDArray[np.float64]:
-        """Weight of each expert for each prompt; shape (n_prompts, n_experts), rows sum to one."""
+        """Weight of each expert for each prompt; shape (n_prompts, n_experts).
+
+        Rows sum to one; where the general head answers, they are zero.
+        """
         check_is_fitted(self, "experts_")
         if self.routing not in ROUTINGS:
             raise unknown_name("routing", self.routing, ROUTINGS)
         prompts = np.arange(responses.n_prompts) if prompts is None else prompts
         n = len(self.domains_)
-        if self.routing in ("soft", "hard"):
-            p = self.router_.predict_proba(prompt_vectors(responses, self.router_views_, prompts))
-            return p if self.routing == "soft" else np.eye(n)[p.argmax(axis=1)]
         if self.routing == "random":
             return np.eye(n)[[self._draw(g, n) for g in responses.group[prompts]]]
-        domain = responses.domain[prompts]
-        unseen = sorted(set(domain.tolist()) - set(self.domains_))
-        if unseen:
+        if self.routing == "oracle":
+            return self._oracle(responses.domain[prompts])
+        gates = np.empty((len(prompts), n))
+        for start in range(0, len(prompts), _GATE_ROWS):
+            part = slice(start, start + _GATE_ROWS)
+            vectors = prompt_vectors(responses, self.router_views_, prompts[part])
+            gates[part] = self._gate(self.router_.predict_proba(vectors))
+            if self.general_ is not None and self.router_.can_reject:
+                gates[part][~self.router_.accept(vectors)] = 0.0
+        return gates
+
+    def _gate(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """From probabilities (n, n_experts) to weights."""
+        n, k = len(self.domains_), 1 if self.routing == "hard" else self.k
+        if self.routing == "soft" or (self.routing == "top-k" and k >= n):
+            return p
+        if k == 1:
+            return np.eye(n)[p.argmax(axis=1)]
+        # equal probabilities go to the first by name
+        dropped = np.argsort(-p, axis=1, kind="stable")[:, k:]
+        kept = p.copy()
+        np.put_along_axis(kept, dropped, 0.0, axis=1)
+        gates: NDArray[np.float64] = kept / kept.sum(axis=1, keepdims=True)
+        return gates
+
+    def _oracle(self, domain: NDArray[np.str_]) -> NDArray[np.float64]:
+        known = np.isin(domain, self.domains_)
+        if self.general_ is None and not known.all():
+            unseen = sorted(set(domain[~known].tolist()))
             raise InvalidInputError(
-                f"oracle routing needs an expert for every domain; none was fitted for {', '.join(unseen)}. "
-                "Use hard or soft routing, or fit on data with these domains"
+                f"oracle routing needs an expert for every domain; none was fitted for {', '.join(unseen)}. Use another "
+                "routing, fit on data with these domains, or fit with fallback=True, so that a general head answers for them"
             )
-        return np.eye(n)[np.searchsorted(np.array(self.domains_), domain)]
+        gates = np.zeros((len(domain), len(self.domains_)))
+        gates[np.flatnonzero(known), np.searchsorted(np.array(self.domains_), domain[known])] = 1.0
+        return gates
 
     def _draw(self, group: str, n: int) -> int:
         key = int(self.random_state).to_bytes(16, "little", signed=True)
@@ -171,28 +326,44 @@ class RoutedRewardModel(RewardModel):
     def expert_rewards(self, responses: EmbeddedResponses, rows: Rows | None = None) -> NDArray[np.float64]:
         """Calibrated reward of every expert for every response; shape (n, n_experts). The wrong-expert matrix reads it."""
         check_is_fitted(self, "experts_")
+        linear = LinearExperts.of(self.experts_, self.scale_, self.offset_)
+        if linear is not None and not linear.has_products:
+            return linear.rewards(responses, rows)
         rewards = np.stack([e._rewards(responses, rows) for e in self.experts_], axis=1)
         return (rewards - self.offset_) * self.scale_
 
     def required_views(self) -> tuple[str, ...]:
-        """The experts' views, and the router's where the routing asks it."""
+        """The experts' views, the general head's, and the router's where the routing asks it."""
         check_is_fitted(self, "experts_")
-        views = set(self.router_views_) if self.routing in ("soft", "hard") else set()
-        return tuple(sorted(views.union(*(e.required_views() for e in self.experts_))))
+        views = set(self.router_views_) if self.routing not in ("oracle", "random") else set()
+        heads = [*self.experts_, *([] if self.general_ is None else [self.general_])]
+        return tuple(sorted(views.union(*(e.required_views() for e in heads))))
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "experts_")
         prompt_of = responses.prompt_of if rows is None else responses.prompt_of[rows]
         prompts, local = np.unique(prompt_of, return_inverse=True)
         gates = self.gates(responses, prompts)
-        if self.routing == "soft":
-            return np.einsum("ij,ij->i", gates[local], self.expert_rewards(responses, rows))
-        chosen = gates.argmax(axis=1)[local]
-        out = np.empty(len(prompt_of))
         all_rows = np.arange(responses.n_responses) if rows is None else rows
-        for k in np.unique(chosen):
-            mine = chosen == k
-            out[mine] = (self.experts_[k]._rewards(responses, all_rows[mine]) - self.offset_[k]) * self.scale_[k]
+        if self.routing == "soft" or (self.routing == "top-k" and self.k > 1):
+            linear = LinearExperts.of(self.experts_, self.scale_, self.offset_)
+            if linear is not None:
+                out = linear.mix(gates, prompts, local, responses, rows)
+            else:
+                out = np.einsum("ij,ij->i", gates[local], self.expert_rewards(responses, rows))
+        else:
+            # each response by its own expert alone: the bits of that head
+            chosen = np.where(gates.any(axis=1), gates.argmax(axis=1), -1)[local]
+            out = np.zeros(len(prompt_of))
+            for e in np.unique(chosen[chosen >= 0]):
+                mine = chosen == e
+                rewards = self.experts_[e]._rewards(responses, all_rows[mine])
+                out[mine] = (rewards - self.offset_[e]) * self.scale_[e]
+        if self.general_ is not None:
+            left = ~gates.any(axis=1)[local]
+            if left.any():
+                rewards = self.general_._rewards(responses, all_rows[left])
+                out[left] = (rewards - self.general_offset_) * self.general_scale_
         return out
 
     def margins(self, preferences: EmbeddedPreferences) -> NDArray[np.float64]:

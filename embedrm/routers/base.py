@@ -104,7 +104,9 @@ class Router(BaseEstimator):
 
 def prompt_vectors(responses: EmbeddedResponses, views: Sequence[str], rows: Rows) -> NDArray[np.floating[Any]]:
     """Vectors of some prompts in the views that a router reads, side by side; (n, dim)."""
-    parts = [responses.view(view)[rows] for view in views]
+    # all of them in order need no copy
+    whole = len(rows) == responses.n_prompts and np.array_equal(rows, np.arange(len(rows)))
+    parts = [responses.view(view) if whole else responses.view(view)[rows] for view in views]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 

@@ -173,8 +173,8 @@ class RejectingRouter(Router):
                 top = np.average(right[sure == sure.max()], weights=weight[sure == sure.max()])
                 raise InvalidInputError(
                     f"RejectingRouter(target='accuracy', level={self.level}) is out of reach: even the surest of "
-                    f"{len(sure)} training prompts are routed with accuracy {top:.3f} out of fold; lower the level, or give a "
-                    "better router"
+                    f"{len(sure)} training prompts are routed with accuracy {top:.3f} out of fold; lower the level, or "
+                    "give a better router"
                 )
             return np.full(n_domains, threshold)
         thresholds = np.zeros(n_domains)

@@ -21,7 +21,7 @@ class SklearnRouter(CalibratedRouter):
     r"""A scikit-learn classifier's log-probabilities or decision values s(x), and :math:`p = \mathrm{softmax}(s / T)`.
 
     The estimator is cloned. Its log-probabilities are :math:`\log\frac{n q_d + 1}{n + D}` for its probability q, the n
-    prompts and D domains it was fitted on, so that a forest's zero is what n prompts can support and not certainty (Laplace's
+    prompts and D domains it was fitted on, so that a forest's zero is what n prompts can support and not certainty (the
     rule of succession). Without ``predict_proba``, s is its ``decision_function``; without either, its vote counts as
     probability one. T is fitted to out-of-fold scores of refits, so that any of them gives calibrated probabilities.
 

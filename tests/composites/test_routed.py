@@ -116,7 +116,7 @@ def test_gates_are_weights_and_a_hard_gate_is_one_expert(routing):
     assert gates.shape == (48, 2)
     np.testing.assert_allclose(gates.sum(axis=1), 1.0, rtol=1e-12)
     assert (gates >= 0).all()
-    if routing == "soft":
+    if routing in ("soft", "top-k"):
         assert ((gates > 0.01) & (gates < 0.99)).any()
     else:
         np.testing.assert_array_equal(np.sort(gates, axis=1), np.tile([0.0, 1.0], (48, 1)))
@@ -271,8 +271,8 @@ class TestErrors:
         with pytest.raises(InvalidInputError) as caught:
             routed.with_routing("oracle").predict(prefs)
         assert str(caught.value) == (
-            "oracle routing needs an expert for every domain; none was fitted for beta. Use hard or soft routing, or fit "
-            "on data with these domains"
+            "oracle routing needs an expert for every domain; none was fitted for beta. Use another routing, fit on data "
+            "with these domains, or fit with fallback=True, so that a general head answers for them"
         )
 
     def test_a_domain_with_one_group_is_named(self):
@@ -293,7 +293,7 @@ class TestErrors:
     @pytest.mark.parametrize("routing", ["Hard", "", None])
     def test_an_unknown_routing_is_refused_whenever_it_is_set(self, routing):
         prefs = conflicting()
-        with pytest.raises(InvalidInputError, match=r"unknown routing .* Known: soft, hard, oracle, random\."):
+        with pytest.raises(InvalidInputError, match=r"unknown routing .* Known: soft, hard, top-k, oracle, random\."):
             model(routing=routing).fit(prefs)
         fitted = model().fit(prefs)
         with pytest.raises(InvalidInputError, match="unknown routing"):
