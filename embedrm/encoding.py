@@ -56,7 +56,7 @@ def encode(
     -------
     EmbeddedPreferences
         Views ``side:layer``; covariates ``characters, words, digits, punctuation, newlines, tokens, tokens_cut``; and
-        ``responses.info`` with the fingerprints of data, encoder and template, and what truncation did.
+        ``responses.info`` with the fingerprints of data, encoder and template, the encoder's size, and what truncation did.
     """
     from embedrm.encoders import load_encoder
     from embedrm.store import EmbeddingStore
@@ -113,6 +113,7 @@ def encode(
         info={
             "data": {"name": dataset.name, "fingerprint": dataset.fingerprint()},
             "encoder": {**encoder.fingerprint(), "digest": encoder.fingerprint_digest()},
+            "encoder_parameters": encoder.n_parameters(),
             "template": template.fingerprint(),
             "truncation": truncation,
             **{key: dataset.info[key] for key in (LABEL_NOISE,) if key in dataset.info},

@@ -18,7 +18,7 @@ ORDER = (
     *("errors", "registry", "progress", "views", "numerics", "preferences", "featurizers", "objectives"),
     *("datasets", "encoders", "store", "encoding", "annotation"),
     *("reward_model", "heads", "routers", "composites", "evaluation"),
-    *("reporting", "persistence", "pipeline", "checks", "experiments", "cli"),
+    *("reporting", "parameters", "persistence", "pipeline", "checks", "experiments", "cli"),
 )
 STRANGERS = [("encoders", "datasets"), ("store", "datasets"), ("datasets", "encoders"), ("datasets", "store")]
 # The package itself exports every unit, and only lazily.

@@ -183,6 +183,10 @@ class Encoder(ABC):
         """The most tokens of a text that are read, special tokens included; None for no limit."""
         return None
 
+    def n_parameters(self) -> int:
+        """Return the number of weights; 0 for an encoder that has none."""
+        return 0
+
     def fingerprint_digest(self) -> str:
         """Return 32 hex digits that name the fingerprint: BLAKE2b-128 of it as JSON, keys sorted, without spaces."""
         text = json.dumps(self.fingerprint(), sort_keys=True, separators=(",", ":"))

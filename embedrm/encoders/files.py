@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ _NOTES = frozenset({"_name_or_path", "name_or_path", "transformers_version", "__
                     "model_max_length"})  # fmt: skip
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"})
 _NO_LIMIT = 10**6
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 _hashes: dict[tuple[str, int, int], str] = {}
 
@@ -173,6 +175,11 @@ class ModelFiles:
         places = dict.fromkeys(self.folder / module.path for module in self.modules)
         return [path for place in places for path in _safetensors(place)]
 
+    def n_parameters(self) -> int:
+        """Count the floating-point weights of all modules, from the files' headers."""
+        entries = (entry for path in self.weights() for name, entry in _header(path).items() if name != "__metadata__")
+        return sum(math.prod(entry["shape"]) for entry in entries if entry["dtype"] in _FLOATS)
+
     def weights_digest(self) -> str:
         """SHA-256 of the weights: of the file where there is one, else of the names and digests of all."""
         paths = self.weights()
@@ -298,11 +305,17 @@ def _safetensors(place: Path) -> list[Path]:
 
 
 def _static_width(path: Path) -> int | None:
-    """Width of a static embedding's table, from the header of its safetensors file (length, then JSON)."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    """Width of a static embedding's table."""
+    header = _header(path)
     shape = next((header[key]["shape"] for key in ("embedding.weight", "embeddings") if key in header), None)
     return int(shape[1]) if shape else None
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Header of a safetensors file: its length, then JSON."""
+    with path.open("rb") as file:
+        header: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return header
 
 
 def _relative(path: Path, folder: Path) -> str:

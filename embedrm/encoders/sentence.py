@@ -164,6 +164,10 @@ class SentenceEncoder(Encoder):
             self._files = files
         return self._files
 
+    def n_parameters(self) -> int:
+        """Count the weights of the model."""
+        return self.files.n_parameters()
+
     @property
     def token_limit(self) -> int | None:
         """The most tokens of a text that are read, special tokens included; None for no limit."""

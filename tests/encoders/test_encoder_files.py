@@ -4,10 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from embedrm.encoders import SentenceEncoder
-from embedrm.encoders.files import read_model, sha256_of
+from embedrm.encoders.files import ModelFiles, Module, read_model, sha256_of
 from embedrm.errors import InvalidInputError, ModelError
 
 
@@ -242,3 +244,14 @@ def test_arguments_that_change_a_vector_change_the_fingerprint(tiny_folder: Path
 def test_bad_arguments(tiny_folder: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         SentenceEncoder(str(tiny_folder), **options).fingerprint()  # type: ignore[arg-type]
+
+
+def test_parameters_are_counted_from_the_headers_of_all_modules(tmp_path: Path) -> None:
+    for name, arrays in (
+        ("0", {"a": np.zeros((3, 4), np.float32), "position_ids": np.zeros(7, np.int64)}),
+        ("1", {"b": np.zeros(5, np.float16)}),
+    ):
+        (tmp_path / name).mkdir()
+        save_file(arrays, tmp_path / name / "model.safetensors")
+    files = ModelFiles(tmp_path, (Module("Transformer", "0"), Module("Dense", "1")))
+    assert files.n_parameters() == 3 * 4 + 5
