@@ -39,7 +39,11 @@ def curve_table(facts: Mapping[str, Any], name: str = "learning-curve") -> Table
         Column("micro", "micro", "interval"),
         Column("macro", "macro", "interval"),
         Column(
-            "spread", "sd", "number", digits=3, note="of micro over the draws; where all is taken, the draws differ by the models' own seeds only"
+            "spread",
+            "sd",
+            "number",
+            digits=3,
+            note="of micro over the draws; where all is taken, the draws differ by the models' own seeds only",
         ),
         Column("n_prompts", "prompts", "integer", note="to train on, mean over the draws"),
         Column("n_responses", "responses", "integer", note="that the pairs touch: what has to be encoded"),

@@ -201,6 +201,20 @@ def test_one_draw_is_what_accuracy_facts_say_of_the_same_fits(halves) -> None:
     assert facts["rows"][0]["micro"]["value"] < facts["rows"][2]["micro"]["value"]
 
 
+def test_models_beside_it_change_nothing_for_a_model(halves) -> None:
+    training, evaluation = halves
+    models = {"a": LinearHead(l2=3.0), "b": LinearHead(l2=0.01), "c": RandomHead(1)}
+    options = {"sizes": [10, 30, 80], "n_seeds": 2, "n_resamples": 100}
+    together = curve_facts(models, training, evaluation, **options)
+    for m, (name, model) in enumerate(models.items()):
+        alone = curve_facts({name: model}, training, evaluation, **options)
+        for row, by_itself in zip(together["rows"][3 * m : 3 * m + 3], alone["rows"]):
+            assert row["model"] == name
+            for key in ("size", "micro", "macro", "spread", "n_pairs"):
+                assert row[key] == pytest.approx(by_itself[key])
+        assert together["gains"][m]["micro"] == pytest.approx(alone["gains"][0]["micro"])
+
+
 def test_several_draws_are_averaged_and_their_spread_is_told(halves) -> None:
     training, evaluation = halves
     facts = curve_facts({"linear": LinearHead(l2=0.1)}, training, evaluation, sizes=[6, 80], n_seeds=4, random_state=5)
@@ -241,6 +255,7 @@ def test_fits_see_training_groups_only_and_the_whole_is_fitted_once(halves) -> N
     assert [len(part.active_prompts) >= size for part, size in zip(Recorder.seen, [5] * 3 + [20] * 3 + [80])] == [
         True
     ] * 7
+    assert len(Recorder.seen) == 7
     assert all(np.isin(part.groups, training.groups).all() for part in Recorder.seen)
     assert len(Recorder.seen[-1]) == len(training)
     # equal rewards count one half
