@@ -30,9 +30,9 @@ from embedrm.reward_model import check_finite
 
 Array = NDArray[np.float64]
 
-# Pairs sampled for the metric of the experts' weights, a feature; it shapes the path to an optimum, not the optimum.
-_METRIC_PAIRS_PER_FEATURE = 2
-_METRIC_PAIRS = (1024, 8192)
+# Responses sampled for the metric of the experts' weights, a feature; it shapes the path to an optimum, not the optimum.
+_METRIC_ROWS_PER_FEATURE = 2
+_METRIC_ROWS = (2048, 8192)
 _LEAST_STEPS = 8
 
 
@@ -236,13 +236,27 @@ class Whole:
         return found.x, found.values
 
 
-def expert_metric(features: FeatureRows, pairs: Rows, bend: float) -> Metric:
-    """Metric of differences of some pairs."""
-    least, most = _METRIC_PAIRS
-    wanted = min(most, max(least, _METRIC_PAIRS_PER_FEATURE * features.dim), len(pairs))
-    sample = pairs[np.unique(np.linspace(0, len(pairs) - 1, wanted).astype(np.intp))]
-    difference = features.take(sample[:, 0]) - features.take(sample[:, 1])
-    return Metric.of(np.nan_to_num(difference, nan=0.0, posinf=0.0, neginf=0.0), bend)
+def expert_metric(features: FeatureRows, comparisons: Comparisons, position: Rows, bend: float) -> Metric:
+    """Metric of the experts' weights: second moments of responses about the mean of their prompt, by their pairs' weight.
+
+    Of some prompts where there are many. Made of responses, not of pairs, so that a pair of weight 2 and the pair twice
+    take one path: a sparse gate has more than one optimum.
+    """
+    least, most = _METRIC_ROWS
+    degree = sum(np.bincount(comparisons.pairs[:, s], comparisons.weight, len(position)) for s in (0, 1))
+    count = np.bincount(position)
+    wanted = min(most, max(least, _METRIC_ROWS_PER_FEATURE * features.dim))
+    step = max(1.0, len(position) / wanted)
+    prompts = np.unique(np.arange(0.0, len(count), step).astype(np.intp))
+    rows = np.flatnonzero(np.isin(position, prompts))
+    x = np.nan_to_num(features.take(rows), nan=0.0, posinf=0.0, neginf=0.0)
+    _, local = np.unique(position[rows], return_inverse=True)
+    share = np.asarray(degree)[rows]
+    total = np.maximum(np.bincount(local, share), 1e-300)
+    weights = csr_array((share / total[local], (local, np.arange(len(rows)))))
+    x -= (weights @ x)[local].astype(x.dtype)
+    x *= np.sqrt(share * (len(rows) / max(float(share.sum()), 1e-300)))[:, None].astype(x.dtype)
+    return Metric.of(x, 2.0 * bend)
 
 
 def expert_shares(batch: Batch, gate: Array) -> Array:

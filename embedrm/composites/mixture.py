@@ -162,7 +162,7 @@ class MixtureRewardModel(Pruning, RewardModel):
         variation: float = 0.0,
         noise: float = 0.0,
         expert_dropout: float = 0.0,
-        tol: float = 1e-6,
+        tol: float = 1e-5,
         max_iter: int = 100,
         learning_rate: float = 1e-3,
         batch_rows: int = 512,
@@ -309,7 +309,7 @@ class MixtureRewardModel(Pruning, RewardModel):
         self.cv_results_: list[dict[str, float]] = []
         if hidden is None and not (self.noise or self.expert_dropout):
             first = self._first_gate(prompts, batch.weight, gate_metric)
-            metric = expert_metric(features, comparisons.pairs, batch.loss.bend)
+            metric = expert_metric(features, comparisons, position, batch.loss.bend)
             candidates = list(product(*grids))
             if len(candidates) > 1:
                 candidates = [
