@@ -7,14 +7,20 @@ the domains the gradient in :math:`w_0`. Laid out, the same problem is a linear 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from embedrm.composites._pooled_frames import Frame
+from embedrm.errors import InvalidInputError
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
 from embedrm.numerics.solver_many import Coordinates, Solutions, minimise_many
 from embedrm.objectives import Comparisons, Objective
 from embedrm.preferences import EmbeddedPreferences
+from embedrm.reward_model import check_finite
 
 Array = NDArray[np.float64]
 
@@ -28,7 +34,7 @@ _BLOCK_PAIRS = 2_048
 
 
 class PooledProblem:
-    r"""The mean loss of rewards :math:`\phi \cdot (w_0 + v_d)` with its penalties, for several columns at once.
+    r"""The mean loss of rewards :math:`\phi \cdot (w_0 + A_d v_d)` with its penalties, for several columns at once.
 
     .. math:: f(\Phi w) + \tfrac12 \lambda \lVert w_0 \rVert^2 + \sum_d \tfrac12 \tau_d \lVert v_d \rVert^2
 
@@ -43,12 +49,19 @@ class PooledProblem:
     prefs : EmbeddedPreferences
     domains : sequence of str
         Sorted. A response whose domain is none of them is read by the shared weights.
+    frames : list of Frame
+        A_d of every domain: from weights on its own features to weights on the featurizer's.
     """
 
     def __init__(
-        self, objective: Objective, featurizer: Featurizer, prefs: EmbeddedPreferences, domains: list[str]
+        self,
+        objective: Objective,
+        featurizer: Featurizer,
+        prefs: EmbeddedPreferences,
+        domains: list[str],
+        frames: list[Frame],
     ) -> None:
-        self.objective, self.domains, self.dim = objective, domains, featurizer.dim_
+        self.objective, self.domains, self.dim, self.frames = objective, domains, featurizer.dim_, frames
         found = Comparisons.of(prefs)
         domain = prefs.responses.domain[found.prompt_of]
         code = np.searchsorted(domains, domain)
@@ -74,7 +87,7 @@ class PooledProblem:
         self.pair_code = np.searchsorted(domains, prefs.domain)
         share = np.bincount(self.pair_code, weights=prefs.weight, minlength=len(domains))
         self.share: Array = share / share.sum()
-        self._basis, self._curvature = self._metric()
+        self._metric = self._metrics()
 
     @property
     def n_domains(self) -> int:
@@ -96,9 +109,14 @@ class PooledProblem:
         out = np.empty((len(self.comparisons.rows), *theta.shape[1:]))
         for d, (part, rows) in enumerate(zip(self.slices, self.maps)):
             if part.stop > part.start:
-                own = w[:, 0] + w[:, d + 1] if d + 1 < w.shape[1] else np.ascontiguousarray(w[:, 0])
+                own = self.combined(w, d) if d + 1 < w.shape[1] else np.ascontiguousarray(w[:, 0])
                 out[part] = _by_column(rows.forward, own)
         return out
+
+    def combined(self, w: Array, d: int) -> Array:
+        """Weights of domain d, shared ones and deviation together, of w (dim, n_blocks, ...)."""
+        total: Array = w[:, 0] + self.frames[d].apply(w[:, d + 1])
+        return total
 
     def _adjoint(self, g: Array, n_blocks: int) -> Array:
         out = np.zeros((self.dim, n_blocks, *g.shape[1:]))
@@ -107,7 +125,7 @@ class PooledProblem:
                 own = _by_column(rows.adjoint, g[part])
                 out[:, 0] += own
                 if d + 1 < n_blocks:
-                    out[:, d + 1] = own
+                    out[:, d + 1] = self.frames[d].transpose(own)
         return out.reshape(-1, *g.shape[1:])
 
     def solve(
@@ -158,6 +176,8 @@ class PooledProblem:
             dtype=np.float64 if precise else self.dtype,
             who=who,
         )
+        if not np.isfinite(found.value).all():
+            self.find_bad_rows()
         self.n_passes, self.value = found.n_passes, found.value
         return found.x.reshape(self.dim, n_blocks, k)
 
@@ -167,71 +187,93 @@ class PooledProblem:
         return penalties
 
     def _coordinates(self, l2: float, strength: Array | None, k: int) -> Coordinates:
-        r"""Coordinates that whiten the problem, were all domains' curvatures h diagonal in one basis.
+        r"""Coordinates that whiten the problem, were all domains' curvatures diagonal in one basis.
 
-        Then every direction is an arrow matrix of 1 + D rows, whose Cholesky factor is known:
-        :math:`v_d = u_d / \sqrt{h_d + \tau_d} - q_d w_0` and :math:`w_0 = u_0 / \sqrt{\lambda + \sum_d \tau_d q_d}` with
-        :math:`q_d = h_d / (h_d + \tau_d)`.
+        Then every direction is an arrow matrix of 1 + D rows, whose Cholesky factor is known. With curvatures h in the
+        basis U of the shared features, and k in the basis V of the domains' own ones,
+        :math:`w_0 = U u_0 / \sqrt{\lambda + \sum_d \tau_d h_d / (h_d + \tau_d)}` and
+        :math:`v_d = V (u_d / \sqrt{k_d + \tau_d} - q_d V^T A_d^{-1} w_0)`, :math:`q_d = k_d / (k_d + \tau_d)`.
         """
-        basis, h = self._basis, self._curvature
-        if strength is None:
-            strength = np.full(self.n_domains, np.inf)
-            n_blocks = 1
-        else:
-            n_blocks = 1 + self.n_domains
-        tau = strength[:, None]
+        (basis, h), (own_basis, own_h) = self._metric
+        n_own = 0 if strength is None else self.n_domains
+        tau = np.full((self.n_domains, 1), np.inf) if strength is None else strength[:, None]
         free = np.isfinite(tau)
         with np.errstate(invalid="ignore"):
-            a = np.where(free, 1.0 / np.sqrt(h + tau), 0.0)
-            q = np.where(free, h / (h + tau), 0.0)
-            left = np.where(free, tau * q, h)
-        s = 1.0 / np.sqrt(np.maximum(l2 + left.sum(axis=0), 1e-12 * h.sum(axis=0)))
-        # as (rank, blocks, columns)
-        a, q = a.T[:, : n_blocks - 1, None], q.T[:, : n_blocks - 1, None]
-        s = s[:, None]
+            left = np.where(free, tau * h / (h + tau), h).sum(axis=0)
+            a = np.where(free, 1.0 / np.sqrt(own_h + tau), 0.0)
+            q = np.where(free, own_h / (own_h + tau), 0.0)
+        s = (1.0 / np.sqrt(np.maximum(l2 + left, 1e-12 * h.sum(axis=0))))[:, None]
+        # as (rank, domains, columns)
+        a, q = a.T[:, :n_own, None], q.T[:, :n_own, None]
+        rank, own_rank, frames = len(s), len(a), self.frames
+
+        def to_own(x: Array) -> Array:
+            return (own_basis.T @ x.reshape(self.dim, -1)).reshape(own_rank, n_own, k)
+
+        def from_own(x: Array) -> Array:
+            return (own_basis @ x.reshape(own_rank, -1)).reshape(self.dim, n_own, k)
 
         def whiten(g: Array) -> Array:
-            r = (basis.T @ g.reshape(self.dim, -1)).reshape(-1, n_blocks, k)
-            r[:, 0] -= (q * r[:, 1:]).sum(axis=1)
-            r[:, 0] *= s
-            r[:, 1:] *= a
-            return r.reshape(-1, k)
+            g = g.reshape(self.dim, 1 + n_own, k)
+            shared = g[:, 0].copy()
+            if not n_own:
+                return s * (basis.T @ shared)
+            mine = to_own(g[:, 1:])
+            pulled = from_own(q * mine)
+            for d in range(n_own):
+                shared -= frames[d].inverse_transpose(pulled[:, d])
+            return np.concatenate([s * (basis.T @ shared), (a * mine).reshape(-1, k)])
 
         def unwhiten(u: Array) -> Array:
-            r = u.reshape(-1, n_blocks, k).copy()
-            r[:, 0] *= s
-            r[:, 1:] *= a
-            r[:, 1:] -= q * r[:, :1]
-            return (basis @ r.reshape(len(r), -1)).reshape(-1, k)
+            x = np.empty((self.dim, 1 + n_own, k))
+            x[:, 0] = basis @ (s * u[:rank])
+            if n_own:
+                for d in range(n_own):
+                    x[:, d + 1] = frames[d].inverse(x[:, 0])
+                x[:, 1:] = from_own(a * u[rank:].reshape(own_rank, n_own, k) - q * to_own(x[:, 1:]))
+            return x.reshape(-1, k)
 
         return Coordinates(whiten, unwhiten)
 
-    def _metric(self) -> tuple[Array, Array]:
-        """Orthonormal basis (dim, rank) and, on it, every domain's curvature at zero (n_domains, rank)."""
-        pairs, pointwise = self.comparisons.pairs, self.objective.pointwise
+    def _metrics(self) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Bases (dim, rank) and, on them, every domain's curvature at zero (n_domains, rank): of shared and own features."""
+        pairs = self.comparisons.pairs
         inside = self._inside(pairs)
         # With fewer pairs than features, the optimum is in the span of the differences.
         wide = len(pairs) < self.dim and self.objective.spans_differences() and bool(inside.all())
         samples = [self._sample(d, inside, wide) for d in range(self.n_domains)]
-        moment = np.zeros((self.dim, self.dim), dtype=self.dtype) if not wide else None
-        held = []
-        for d, sample in enumerate(samples):
-            for block in np.array_split(sample, max(1, len(sample) // _BLOCK_PAIRS)):
-                rows = self._features(d, block, pointwise)
-                if moment is None:
-                    held.append(rows.astype(np.float64))
-                elif len(rows):
-                    moment += (self.share[d] / len(sample)) * (rows.T @ rows)
-        if moment is None:
+        shared = self._metric_of(samples, [Frame()] * self.n_domains, wide, None)
+        if all(not (frame.plain or frame.crossed) for frame in self.frames):
+            return shared, shared
+        # without products, a domain's own features are everyone's but for factors near one
+        alike = not wide and not any(frame.crossed for frame in self.frames)
+        return shared, self._metric_of(samples, self.frames, wide, shared[0] if alike else None)
+
+    def _metric_of(
+        self, samples: list[NDArray[np.intp]], frames: list[Frame], wide: bool, basis: Array | None
+    ) -> tuple[Array, Array]:
+        def blocks(d: int) -> Iterator[NDArray[np.floating[Any]]]:
+            for block in np.array_split(samples[d], max(1, len(samples[d]) // _BLOCK_PAIRS)):
+                if len(block):
+                    yield frames[d].transpose(self._features(d, block).T).T.astype(self.dtype)
+
+        if basis is None and wide:
+            held = [rows.astype(np.float64) for d in range(self.n_domains) for rows in blocks(d)]
             basis = _span(np.concatenate(held))
-        else:
+        elif basis is None:
+            moment = np.zeros((self.dim, self.dim), dtype=self.dtype)
+            for d, sample in enumerate(samples):
+                for rows in blocks(d):
+                    moment += (self.share[d] / len(sample)) * (rows.T @ rows)
+            if not np.isfinite(np.diag(moment)).all():
+                self.find_bad_rows()
             basis = np.linalg.eigh(moment.astype(np.float64))[1]
         seen = basis.astype(self.dtype)
         h = np.zeros((self.n_domains, basis.shape[1]))
         for d, sample in enumerate(samples):
-            for block in np.array_split(sample, max(1, len(sample) // _BLOCK_PAIRS)):
-                rows = self._features(d, block, pointwise) @ seen
-                h[d] += (self.share[d] / max(1, len(sample))) * np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+            for rows in blocks(d):
+                turned = rows @ seen
+                h[d] += (self.share[d] / len(sample)) * np.einsum("ij,ij->j", turned, turned, dtype=np.float64)
         # a domain without pairs of its own to look at is taken to be like the others
         alike = h.sum(axis=0)
         for d, sample in enumerate(samples):
@@ -239,8 +281,15 @@ class PooledProblem:
                 h[d] = self.share[d] * alike
         h *= self.loss.bend
         # The sample may miss directions that the data has; a floor keeps the metric defined, and mild, there.
-        floor = 1e-3 * np.maximum(h.mean(axis=1, keepdims=True), 1e-12)
-        return basis, h + floor
+        return basis, h + 1e-3 * np.maximum(h.mean(axis=1, keepdims=True), 1e-12)
+
+    def find_bad_rows(self) -> None:
+        """Raise, counting the responses whose features are not finite."""
+        check_finite(self.forward(np.ones(self.dim)), "PooledRewardModel.fit")
+        raise InvalidInputError(
+            "PooledRewardModel.fit met an objective that is not finite though every vector is; their values are too large: "
+            "scale them, for example with Featurizer(scale='rms')"
+        )
 
     def _inside(self, pairs: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Pairs whose responses are both of the pair's domain."""
@@ -257,9 +306,9 @@ class PooledProblem:
         wanted = min(len(own), max(_METRIC_MIN_DOMAIN, int(total * self.share[d])))
         return own[np.unique(np.linspace(0, len(own) - 1, wanted).astype(np.intp))] if wanted else own
 
-    def _features(self, d: int, pairs: NDArray[np.intp], pointwise: bool) -> NDArray[np.floating]:
+    def _features(self, d: int, pairs: NDArray[np.intp]) -> NDArray[np.floating[Any]]:
         local = self.comparisons.pairs[pairs] - self.slices[d].start
-        if not pointwise:
+        if not self.objective.pointwise:
             return self.maps[d].differences(local)
         rows = self.maps[d].features(local[:, 0])
         return rows - rows.mean(axis=0) if len(rows) else rows

@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
+from embedrm.composites._pooled_frames import Frame, own_frame
 from embedrm.composites._pooled_problem import PooledProblem
 from embedrm.composites._pooled_strength import Choice, HeldOut, choose
 from embedrm.composites.routed import RoutedRewardModel
@@ -111,6 +112,7 @@ class PooledRewardModel(RoutedRewardModel):
         strength_grid: Iterable[float] = STRENGTH_GRID,
         share_power: float = 0.5,
         min_groups: int | None = 30,
+        own_scale: bool = True,
         calibrate: bool = True,
         cv: int = 5,
         random_state: int = 0,
@@ -120,6 +122,7 @@ class PooledRewardModel(RoutedRewardModel):
         self.strength_grid = strength_grid
         self.share_power = share_power
         self.min_groups = min_groups
+        self.own_scale = own_scale
 
     @property
     def margins_are_logits(self) -> bool:
@@ -133,8 +136,12 @@ class PooledRewardModel(RoutedRewardModel):
         strengths = self._strengths()
         objective = make_objective(template.objective)
         featurizer = template._new_featurizer().fit(prefs)
+        frames = [
+            own_frame(featurizer, template._new_featurizer().fit(prefs.in_domain(d))) if self.own_scale else Frame()
+            for d in self.domains_
+        ]
         with threads_for(len(prefs.active) * featurizer.dim_):
-            problem = PooledProblem(objective, featurizer, prefs, self.domains_)
+            problem = PooledProblem(objective, featurizer, prefs, self.domains_, frames)
             choice = self._choose(template, problem, prefs, strengths)
             weights = problem.solve(choice.l2, choice.strength, tol=template.tol, max_iter=template.max_iter, who=_WHO)[
                 :, :, 0
@@ -155,7 +162,7 @@ class PooledRewardModel(RoutedRewardModel):
             return made
 
         self.shared_ = head(weights[:, 0])
-        experts: list[RewardModel] = [head(weights[:, 0] + weights[:, d + 1]) for d in range(problem.n_domains)]
+        experts: list[RewardModel] = [head(problem.combined(weights, d)) for d in range(problem.n_domains)]
         offset = np.zeros(len(experts))
         if self.calibrate and not problem.compares_domains:
             for d, (expert, rows) in enumerate(zip(experts, problem.rows_of_domains())):
