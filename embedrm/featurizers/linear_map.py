@@ -67,10 +67,11 @@ class LinearMap:
                     self._views[v] = views[v][self._rows]
                 self._rows = None
         # Without interactions the scaling folds into the weights, and a whole matrix is one product.
+        self._plain = featurizer.terms_ == ("r",)
         self._whole = (
-            featurizer.terms_ == ("r",)
+            self._plain
             and self._rows is None
-            and all(self._views[v].dtype == self.dtype for v in featurizer.response_views_)
+            and all(_is_one_product(self._views[v], self.dtype) for v in featurizer.response_views_)
         )
 
     def _layout(self) -> list[tuple[str, str | None, str, slice]]:
@@ -152,6 +153,8 @@ class LinearMap:
                 rewards += self._views[view] @ w.astype(self.dtype)
                 rewards -= float(self.featurizer.centre_[view] @ w)
             return rewards
+        if self._plain:
+            return self._forward_plain(theta)
         weights = theta.astype(self.dtype)
         out = np.empty(self.n)
         for start in range(0, self.n, BLOCK_ROWS):
@@ -176,6 +179,20 @@ class LinearMap:
             out[start : start + BLOCK_ROWS] = total
         return out
 
+    def _forward_plain(self, theta: Vector) -> Vector:
+        """Rewards of rows that stream, unscaled: the scaling is in the weights."""
+        folded, level = [], 0.0
+        for _, _, view, columns in self._blocks:
+            w = theta[columns] / self.featurizer.spread_[view]
+            folded.append((self._views[view], w.astype(self.dtype)))
+            level += float(self.featurizer.centre_[view] @ w)
+        out = np.full(self.n, -level)
+        for start in range(0, self.n, BLOCK_ROWS):
+            rows = self._response_rows(start)
+            for matrix, weights in folded:
+                out[start : start + BLOCK_ROWS] += matrix[rows].astype(self.dtype, copy=False) @ weights
+        return out
+
     def _adjoint_one(self, g: Vector) -> Vector:
         out = np.zeros(self._blocks[-1][-1].stop)
         total_slope = float(g.sum())
@@ -184,6 +201,16 @@ class LinearMap:
             for _, _, view, columns in self._blocks:
                 centred = (g @ self._views[view]).astype(np.float64) - total_slope * self.featurizer.centre_[view]
                 out[columns] = centred / self.featurizer.spread_[view]
+            return out
+        if self._plain:
+            for start in range(0, self.n, BLOCK_ROWS):
+                rows = self._response_rows(start)
+                for _, _, view, columns in self._blocks:
+                    raw = self._views[view][rows].astype(self.dtype, copy=False)
+                    out[columns] += g[start : start + BLOCK_ROWS] @ raw
+            for _, _, view, columns in self._blocks:
+                out[columns] -= total_slope * self.featurizer.centre_[view]
+                out[columns] /= self.featurizer.spread_[view]
             return out
         for start in range(0, self.n, BLOCK_ROWS):
             rows = self._response_rows(start)
@@ -286,3 +313,10 @@ class LinearMap:
             else:
                 out[:, columns] = np.abs(z_p[p] - z_r[r])
         return out
+
+
+def _is_one_product(matrix: NDArray[Any], dtype: Any) -> bool:
+    """Whether BLAS reads a matrix where it lies; NumPy would copy others whole, mapped files too, or do without BLAS."""
+    step, item = matrix.strides[0], matrix.itemsize
+    by_rows = matrix.strides[1] == item and step >= matrix.shape[1] * item and step % item == 0
+    return matrix.dtype == dtype and matrix.flags.aligned and (by_rows or matrix.flags.forc)

@@ -54,10 +54,12 @@ class _Batches:
         self.ends = self.starts + counts
         n_rows = comparisons.n_responses
         self.batch_rows = min(batch_rows, max(_LEAST_ROWS, n_rows // _LEAST_STEPS))
-        # A prompt's responses, as a share of all: exact where pairs stay within prompts.
-        self.rows_of = np.array(
-            [len(np.unique(comparisons.pairs[self.order[a:b]])) for a, b in zip(self.starts, self.ends)]
-        )
+        # Each prompt's responses, once: exact where pairs stay within prompts.
+        block = np.repeat(np.arange(len(counts)), counts) * n_rows
+        met = np.sort(np.concatenate([block + side[self.order] for side in comparisons.pairs.T]))
+        first = np.ones(len(met), dtype=bool)
+        np.not_equal(met[1:], met[:-1], out=first[1:])
+        self.rows_of = np.bincount(met[first] // n_rows, minlength=len(counts))
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Rows]:
         """Yield the pairs of each batch, every pair once."""

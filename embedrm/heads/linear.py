@@ -15,6 +15,7 @@ from embedrm.errors import InvalidInputError
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
 from embedrm.heads import HEADS
+from embedrm.heads._groups import group_ranks
 from embedrm.heads.base import FeatureHead
 from embedrm.numerics.bradley_terry import log_loss
 from embedrm.numerics.folds import group_folds
@@ -126,10 +127,7 @@ class LinearHead(FeatureHead):
         self.featurizer_ = self._new_featurizer().fit(prefs)
         with threads_for(len(prefs.active) * self.featurizer_.dim_):
             problem = _Problem(self, objective, self.featurizer_, prefs)
-            if self.l2 == "cv":
-                self.l2_, self.cv_results_ = self._choose_l2(prefs, problem)
-            else:
-                self.l2_, self.cv_results_ = float(self.l2), []
+            self.l2_, self.cv_results_ = self._choose_l2(prefs, problem) if self.l2 == "cv" else (float(self.l2), [])
             self.coef_, self.objective_ = problem.solve(self.l2_, None)
         self.n_features_in_ = self.featurizer_.dim_
         return self
@@ -215,30 +213,38 @@ class LinearHead(FeatureHead):
         if not grid or grid[-1] < 0:
             raise InvalidInputError(f"LinearHead(l2='cv') needs l2_grid of numbers >= 0, got {tuple(self.l2_grid)!r}")
         logits = whole.objective.margins_are_logits
-        losses, hits, total, labelled = np.zeros(len(grid)), np.zeros(len(grid)), 0.0, 0
-        for train, held_out in group_folds(prefs.groups, self.cv, "LinearHead(l2='cv')", prefs.weight):
-            inside, outside = prefs[train], prefs[held_out]
-            featurizer = self._new_featurizer().fit(inside)
-            problem = _Problem(self, whole.objective, featurizer, inside, whole)
-            scorer = LinearMap(featurizer, outside.responses, outside.active)
-            unseen = None if logits else whole.objective.loss(Comparisons.of(outside))
-            theta = None
-            for k, l2 in enumerate(grid):
-                theta, _ = problem.solve(l2, theta, tol=max(self.tol, 1e-6))
-                rewards = check_finite(scorer.forward(theta), "LinearHead.fit")
-                margins = gather_margins(rewards, outside.local_pairs)
-                if unseen is None:
-                    losses[k] += outside.weight @ log_loss(margins, outside.outcome)
-                else:
-                    losses[k] += float(outside.weight.sum()) * unseen.evaluate(rewards).value
-                hits[k] += float(pair_credit(margins[~outside.ties]).sum())
+        sums, total, labelled = np.zeros((2, len(grid))), 0.0, 0
+        for train, held_out in group_folds(group_ranks(prefs), self.cv, "LinearHead(l2='cv')", prefs.weight):
+            outside = prefs[held_out]
+            # nothing of a fold outlives the call: the next one would hold its own beside it
+            sums += self._judge(grid, prefs[train], outside, whole)
             total += float(outside.weight.sum())
             labelled += int((~outside.ties).sum())
         results = [
             {"l2": l2, "log_loss" if logits else "loss": float(loss / total), "accuracy": float(hit / max(1, labelled))}
-            for l2, loss, hit in zip(grid, losses, hits)
+            for l2, loss, hit in zip(grid, *sums)
         ]
-        return grid[int(np.argmin(losses))], results
+        return grid[int(np.argmin(sums[0]))], results
+
+    def _judge(
+        self, grid: list[float], inside: EmbeddedPreferences, outside: EmbeddedPreferences, whole: _Problem
+    ) -> NDArray[np.float64]:
+        """Summed held-out loss and credit (2, len(grid)) of each penalty, fitted on the inside of a fold."""
+        sums, featurizer = np.zeros((2, len(grid))), self._new_featurizer().fit(inside)
+        problem = _Problem(self, whole.objective, featurizer, inside, whole)
+        scorer = LinearMap(featurizer, outside.responses, outside.active)
+        unseen = None if whole.objective.margins_are_logits else whole.objective.loss(Comparisons.of(outside))
+        theta = None
+        for k, l2 in enumerate(grid):
+            theta, _ = problem.solve(l2, theta, tol=max(self.tol, 1e-6))
+            rewards = check_finite(scorer.forward(theta), "LinearHead.fit")
+            margins = gather_margins(rewards, outside.local_pairs)
+            if unseen is None:
+                sums[0, k] = outside.weight @ log_loss(margins, outside.outcome)
+            else:
+                sums[0, k] = float(outside.weight.sum()) * unseen.evaluate(rewards).value
+            sums[1, k] = pair_credit(margins[~outside.ties]).sum()
+        return sums
 
 
 class _Problem:

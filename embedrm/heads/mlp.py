@@ -13,6 +13,7 @@ from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.rows import FeatureRows
 from embedrm.heads import HEADS
+from embedrm.heads._groups import group_ranks
 from embedrm.heads._mlp_training import Schedule, Trained, predict, train
 from embedrm.heads._network import Network
 from embedrm.heads.base import FeatureHead
@@ -79,6 +80,8 @@ class MLPHead(FeatureHead):
     ----------
     Sun, Shen and Ton (2025), "Reusing embeddings", whose reward models are perceptrons of these sizes on frozen embeddings.
     """
+
+    not_parameters = frozenset({"train_losses_", "validation_losses_"})
 
     def __init__(
         self,
@@ -149,7 +152,7 @@ class MLPHead(FeatureHead):
         inside, outside = np.arange(len(preferences)), np.arange(0)
         if self.early_stopping:
             inside, outside = hold_out(
-                preferences.groups, self.validation_fraction, self.random_state, type(self).__name__, _WITHOUT
+                group_ranks(preferences), self.validation_fraction, self.random_state, type(self).__name__, _WITHOUT
             )
         comparisons = [Comparisons.of(preferences[rows]) for rows in (inside, outside) if len(rows)]
         if weight is not None:

@@ -197,6 +197,18 @@ def test_batches_hold_every_pair_once_and_whole_prompts():
     assert max(sizes) <= batches.batch_rows + 3
 
 
+def test_a_prompt_counts_its_responses_once_and_those_of_others_too():
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(0, 40, size=(120, 2))
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    prefs = EmbeddedPreferences.from_arrays(rng.normal(size=(40, 2)), pairs, prompt_of=rng.integers(0, 9, size=40))
+    comparisons = Comparisons.of(prefs)
+    batches = _Batches(comparisons, 64)
+    owner = comparisons.prompt_of[comparisons.pairs[:, 0]]
+    expected = [len(np.unique(comparisons.pairs[owner == one])) for one in np.unique(owner)]
+    assert batches.rows_of.tolist() == expected
+
+
 def test_a_prompt_larger_than_a_batch_is_cut():
     x = np.random.default_rng(0).normal(size=(3, 60, 4))
     prefs = EmbeddedPreferences.from_arrays(x, rewards=x[..., 0])
