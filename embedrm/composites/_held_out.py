@@ -76,7 +76,7 @@ def members_out_of_fold(
     counted = _counted(drawn.max(axis=1) > 0, who)
     prefs, drawn = preferences[counted], drawn[counted]
     folds = list(group_folds(prefs.groups, cv, who, prefs.weight if prefs.weight.any() else None))
-    alike = len({getattr(member, "l2_", None) for member in members}) == 1
+    alike = all(_chosen(member) == _chosen(members[0]) for member in members)
     taught = np.all([drawn[train].sum(axis=0) > 0 for train, _ in folds], axis=0)
     shared = np.flatnonzero(np.broadcast_to(taught & alike, len(members)))
     margins = np.zeros((len(preferences), len(members)))
@@ -100,13 +100,23 @@ def members_out_of_fold(
 def _for_refits(fitted: RewardModel, template: RewardModel | None = None) -> RewardModel:
     """Return the unfitted model that is refitted on folds: the fitted one's parameters, or a template's."""
     model: RewardModel = clone(fitted if template is None else template)
-    if getattr(fitted, "l2", None) == "cv":
-        # the penalty was chosen on folds of these pairs already; choosing it again inside each fold would only cost
-        model.set_params(l2=fitted.l2_)
+    # penalties were chosen on folds of these pairs already; choosing them again inside each fold would only cost
+    model.set_params(**_chosen(fitted))
     few = [name for name in model.get_params() if name.rpartition("__")[2] == "few_groups"]
     # what could be fitted on all groups is not refused on some of them
     model.set_params(**dict.fromkeys(few, "adapt"))
     return model
+
+
+def _chosen(fitted: RewardModel) -> dict[str, float]:
+    """Penalties that a fit chose, by their parameters: its own, and those that all models inside it agree on."""
+    found = {"l2": float(getattr(fitted, "l2_", 0.0))} if getattr(fitted, "l2", None) == "cv" else {}
+    for name, inside in (("model", [getattr(fitted, "model_", None)]), ("member", getattr(fitted, "members_", []))):
+        # a model that is absent is one by default, and has no parameters to set
+        if getattr(fitted, name, None) is not None and inside and None not in inside:
+            first, *rest = [_chosen(model) for model in inside]
+            found |= {f"{name}__{key}": value for key, value in first.items() if all(first == other for other in rest)}
+    return found
 
 
 def _counted(has_weight: NDArray[np.bool_], who: str) -> NDArray[np.intp]:

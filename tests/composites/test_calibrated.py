@@ -15,6 +15,7 @@ from embedrm.checks import example_preferences
 from embedrm.checks.data import with_pairs
 from embedrm.composites._held_out import out_of_fold_margins
 from embedrm.composites.calibrated import METHODS
+from embedrm.composites.ensemble import EnsembleRewardModel
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.bradley_terry import log_loss
 from embedrm.numerics.calibration import LOG_SCALE_BOUNDS, fit_margin_scale, platt_targets
@@ -382,6 +383,19 @@ def test_members_with_a_split_are_calibrated_on_it():
 
 
 class TestOutOfFold:
+    @pytest.mark.parametrize("wrap", [EnsembleRewardModel, CalibratedRewardModel])
+    def test_a_penalty_chosen_inside_is_not_chosen_again(self, wrap, monkeypatch):
+        prefs, _ = example_preferences()
+        chosen, plain = [], LinearHead._choose_l2
+        monkeypatch.setattr(LinearHead, "_choose_l2", lambda self, *args: chosen.append(1) or plain(self, *args))
+        fitted = wrap(LinearHead(l2="cv", l2_grid=(1e-3, 1e-1))).fit(prefs)
+        assert len(chosen) == 1
+        inside = fitted.members_[0] if wrap is EnsembleRewardModel else fitted.model_
+        again = out_of_fold_margins(fitted, prefs, 3, "a test")
+        assert len(chosen) == 1
+        fixed = wrap(LinearHead(l2=inside.l2_)).fit(prefs)
+        np.testing.assert_allclose(again, out_of_fold_margins(fixed, prefs, 3, "a test"), rtol=1e-3, atol=1e-3)
+
     def test_pairs_of_weight_zero_decide_no_fold_and_have_the_margin_zero(self):
         prefs, _ = example_preferences()
         counted = np.arange(len(prefs)) % 3 > 0
