@@ -7,7 +7,7 @@ the domains the gradient in :math:`w_0`. Laid out, the same problem is a linear 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from embedrm.composites._pooled_frames import Frame
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
+from embedrm.numerics.solver import RewardLoss
 from embedrm.numerics.solver_many import Coordinates, Solutions, minimise_many
 from embedrm.objectives import Comparisons, Objective
 from embedrm.preferences import EmbeddedPreferences
@@ -135,6 +136,7 @@ class PooledProblem:
         weight: Array | None = None,
         start: Array | None = None,
         *,
+        base: Array | None = None,
         tol: float,
         max_iter: int,
         precise: bool = True,
@@ -151,6 +153,8 @@ class PooledProblem:
             Weights of the pairs; one column with their own weights where absent.
         start : ndarray of shape (dim, n_blocks, k), optional
             Where to begin; fewer blocks are filled up with zeros.
+        base : ndarray of shape (n_responses,), optional
+            Rewards to which those of the weights are added, of ``comparisons.rows``.
         precise : bool
             Reckon the loss in float64 whatever the precision of the vectors.
         """
@@ -162,7 +166,9 @@ class PooledProblem:
             first[:, :shared] = start
         if strength is not None:
             first[:, 1:][:, np.isinf(strength)] = 0.0
-        loss = self.loss if weight is None else self.objective.loss(self.comparisons.weighted(weight))
+        loss: RewardLoss = self.loss if weight is None else self.objective.loss(self.comparisons.weighted(weight))
+        if base is not None:
+            loss = _Above(loss, base[:, None])
         found: Solutions = minimise_many(
             self.forward,
             lambda g: self._adjoint(g, n_blocks),
@@ -314,7 +320,20 @@ class PooledProblem:
         return rows - rows.mean(axis=0) if len(rows) else rows
 
 
-def _by_column(product, columns: Array) -> Array:  # type: ignore[no-untyped-def]
+class _Above:
+    """A loss of rewards that are added to others, which stay."""
+
+    def __init__(self, loss: RewardLoss, base: Array) -> None:
+        self.loss, self.base, self.n_responses = loss, base, loss.n_responses
+
+    def evaluate(self, rewards: Array) -> Any:
+        return self.loss.evaluate(rewards + self.base)
+
+    def second_derivative(self, at: Any, direction: Array) -> Any:
+        return self.loss.second_derivative(at, direction)
+
+
+def _by_column(product: Callable[[Array], Array], columns: Array) -> Array:
     """Product with one column by the faster way for vectors."""
     if columns.ndim == 2 and columns.shape[1] == 1:
         return product(np.ascontiguousarray(columns[:, 0]))[:, None]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
 from embedrm.composites._pooled_frames import Frame, own_frame
@@ -16,7 +15,7 @@ from embedrm.composites._pooled_problem import PooledProblem
 from embedrm.composites._pooled_strength import Choice, HeldOut, choose
 from embedrm.composites.routed import RoutedRewardModel
 from embedrm.errors import InvalidInputError
-from embedrm.featurizers.linear_map import LinearMap
+from embedrm.featurizers import Featurizer
 from embedrm.heads.linear import LinearHead
 from embedrm.numerics.threads import threads_for
 from embedrm.objectives import make_objective
@@ -35,14 +34,18 @@ class PooledRewardModel(RoutedRewardModel):
     The weights of domain d are :math:`w_d = w_0 + v_d`, all found at once:
 
     .. math::
-        \min_{w_0, v} \; f(r) + \tfrac12 \lambda \lVert w_0 \rVert^2 + \sum_d \tfrac12 \tau_d \lVert v_d \rVert^2,
-        \qquad r_i = \phi_i \cdot (w_0 + v_{d(i)}), \qquad \tau_d = s \, \pi_d^{\,\gamma}
+        \min_{w_0, v} \; f(r) + \tfrac12 \lambda \lVert w_0 \rVert^2 + \sum_d \tfrac12 \tau_d \lVert u_d \rVert^2,
+        \qquad v_d = A_d u_d, \quad r_i = \phi_i \cdot (w_0 + v_{d(i)}), \qquad \tau_d = s \, \pi_d^{\,\gamma}
 
     with f the objective's mean loss over **all** pairs (by weight), d(i) the domain of response i's prompt, :math:`\lambda`
-    the expert's ``l2``, s the ``strength``, :math:`\pi_d` the domain's share of the pairs' weight and :math:`\gamma` the
-    ``share_power``. For :math:`s \to \infty` every domain has the single head of all pairs; for :math:`\lambda \to \infty`
-    each has its own head alone, that of ``LinearHead(l2=tau_d / pi_d)`` on its own pairs with features scaled on all; for
-    :math:`s \to 0` its own head without a penalty. In a mixture, :math:`r = \phi \cdot (w_0 + \sum_d g_d v_d)`.
+    the expert's ``l2``, s the ``strength``, :math:`\pi_d` the domain's share of the pairs' weight, :math:`\gamma` the
+    ``share_power``, and :math:`A_d` from weights on the domain's own features to weights on everyone's (``own_scale``).
+
+    - :math:`s \to \infty`: every domain has the single head of all pairs.
+    - :math:`\lambda \to \infty`: each has the head of its own pairs alone, ``LinearHead(l2=tau_d / pi_d)``.
+    - :math:`s \to 0`: that head without a penalty.
+
+    A mixture is :math:`r = \phi \cdot (w_0 + \sum_d g_d v_d)`, less the domains' levels.
 
     Parameters
     ----------
@@ -50,8 +53,10 @@ class PooledRewardModel(RoutedRewardModel):
         The head that is pooled: its featurizer (fitted on all pairs, one for all domains), objective, ``l2`` (of
         :math:`w_0`; ``"cv"`` picks it from ``l2_grid`` for the single head) and solver settings. ``LinearHead(l2="cv")``
         where absent. Other models cannot be pooled here.
-    router, routing, random_state
+    router, routing, random_state, k, prompt_weight
         As in :class:`RoutedRewardModel`.
+    fallback : bool, optional
+        As there; the general head is :math:`w_0`.
     strength : float or "cv"
         s; infinity for no deviations. ``"cv"`` picks it by the mean held-out log loss of ``cv`` folds of whole prompt
         groups (by the objective itself where margins are no logits), infinity being among the candidates.
@@ -66,6 +71,11 @@ class PooledRewardModel(RoutedRewardModel):
     min_groups : int, optional
         Prompt groups from which on a domain may have a strength of its own: where that lowers the held-out loss of its own
         pairs by more than a standard error (clustered by prompt group). None: one strength for all.
+    own_scale : bool
+        Measure a domain's deviation in features that are centred and scaled on the domain's own rows, as those of a head
+        of its own would be: :math:`v_d = A_d u_d` with the penalty on :math:`u_d`. It matters for ``p*r``, whose products
+        with a prompt that is centred on all domains are mostly products with the domain's mean prompt. Featurizers with
+        projections, residuals or distances have no such map, and their deviations read the shared features.
     calibrate : bool
         Subtract from a domain's rewards their mean over its training responses; nothing is scaled, since all weights come
         from one likelihood. Where training pairs compare responses across domains, nothing is subtracted either: the
@@ -116,8 +126,21 @@ class PooledRewardModel(RoutedRewardModel):
         calibrate: bool = True,
         cv: int = 5,
         random_state: int = 0,
+        k: int = 2,
+        fallback: bool | None = None,
+        prompt_weight: str = "prompts",
     ) -> None:
-        super().__init__(expert, router, routing, calibrate, cv, random_state)
+        super().__init__(
+            expert=expert,
+            router=router,
+            routing=routing,
+            calibrate=calibrate,
+            cv=cv,
+            random_state=random_state,
+            k=k,
+            fallback=fallback,
+            prompt_weight=prompt_weight,
+        )
         self.strength = strength
         self.strength_grid = strength_grid
         self.share_power = share_power
@@ -136,10 +159,7 @@ class PooledRewardModel(RoutedRewardModel):
         strengths = self._strengths()
         objective = make_objective(template.objective)
         featurizer = template._new_featurizer().fit(prefs)
-        frames = [
-            own_frame(featurizer, template._new_featurizer().fit(prefs.in_domain(d))) if self.own_scale else Frame()
-            for d in self.domains_
-        ]
+        frames = [self._frame(template, featurizer, prefs.in_domain(d))[0] for d in self.domains_]
         with threads_for(len(prefs.active) * featurizer.dim_):
             problem = PooledProblem(objective, featurizer, prefs, self.domains_, frames)
             choice = self._choose(template, problem, prefs, strengths)
@@ -162,12 +182,53 @@ class PooledRewardModel(RoutedRewardModel):
             return made
 
         self.shared_ = head(weights[:, 0])
+        self.total_weight_ = float(prefs.weight.sum())
         experts: list[RewardModel] = [head(problem.combined(weights, d)) for d in range(problem.n_domains)]
         offset = np.zeros(len(experts))
         if self.calibrate and not problem.compares_domains:
-            for d, (expert, rows) in enumerate(zip(experts, problem.rows_of_domains())):
-                offset[d] = expert._rewards(prefs.responses, rows).mean() if len(rows) else 0.0
+            offset[:] = [_level(e, prefs.responses, rows) for e, rows in zip(experts, problem.rows_of_domains())]
         return experts, np.ones(len(experts)), offset
+
+    def _fit_new_experts(
+        self, prefs: EmbeddedPreferences
+    ) -> tuple[list[RewardModel], NDArray[np.float64], NDArray[np.float64]]:
+        """Deviations of new domains from the shared head as it is, under the common strength."""
+        template, shared = self._template(), self.shared_
+        objective, featurizer = make_objective(template.objective), shared.featurizer_
+        experts: list[RewardModel] = []
+        tau, offset = np.full(len(self.domains_), np.inf), np.zeros(len(self.domains_))
+        for d, domain in enumerate(self.domains_):
+            own = prefs.in_domain(domain)
+            share = own.weight.sum() / (self.total_weight_ + own.weight.sum())
+            expert: LinearHead = copy.deepcopy(shared)
+            if np.isfinite(self.strength_) and share > 0:
+                tau[d] = self.strength_ * share**self.share_power
+                frame, scaled = self._frame(template, featurizer, own)
+                problem = PooledProblem(objective, scaled, own, [domain], [Frame()])
+                base = shared._rewards(own.responses, problem.comparisons.rows)
+                found = problem.solve(
+                    tau[d] / share, None, base=base, tol=template.tol, max_iter=template.max_iter, who=_WHO
+                )
+                expert.coef_ = check_finite(shared.coef_ + frame.apply(found[:, 0, 0]), f"{_WHO}.add_domain")
+            if self.calibrate:
+                offset[d] = _level(expert, own.responses, own.active)
+            experts.append(expert)
+        return experts, np.ones(len(experts)), offset
+
+    def _fit_general(self, prefs: EmbeddedPreferences) -> tuple[RewardModel, float, float]:
+        """Return the shared head, on the scale of its likelihood."""
+        crossed = not self.calibrate or not self.offset_.any()
+        return self.shared_, 1.0, 0.0 if crossed else _level(self.shared_, prefs.responses, prefs.active)
+
+    def _frame(
+        self, template: LinearHead, featurizer: Featurizer, own: EmbeddedPreferences
+    ) -> tuple[Frame, Featurizer]:
+        """The map from a domain's own features, and these features; the identity and the shared ones where there is none."""
+        if not self.own_scale:
+            return Frame(), featurizer
+        scaled = template._new_featurizer().fit(own)
+        frame = own_frame(featurizer, scaled)
+        return frame, featurizer if frame == Frame() else scaled
 
     def _choose(
         self, template: LinearHead, problem: PooledProblem, prefs: EmbeddedPreferences, strengths: list[float]
@@ -218,15 +279,7 @@ class PooledRewardModel(RoutedRewardModel):
             )
         return sorted(set(grid), reverse=True)
 
-    def expert_rewards(self, responses: EmbeddedResponses, rows: Rows | None = None) -> NDArray[np.float64]:
-        """Reward of every expert for every response; shape (n, n_experts). One pass over the vectors serves all."""
-        check_is_fitted(self, "experts_")
-        coef = np.stack([e.coef_ for e in self._linear_experts()], axis=1)
-        featurizer = self.shared_.featurizer_
-        featurizer.check(responses, "LinearHead")
-        rewards = LinearMap(featurizer, responses, rows).forward(coef)
-        check_finite(rewards.sum(axis=1), "LinearHead")
-        return (rewards - self.offset_) * self.scale_
 
-    def _linear_experts(self) -> list[Any]:
-        return list(self.experts_)
+def _level(head: RewardModel, responses: EmbeddedResponses, rows: Rows) -> float:
+    """Mean reward of some responses; zero of none."""
+    return float(head._rewards(responses, rows).mean()) if len(rows) else 0.0
