@@ -68,8 +68,8 @@ def curve_facts(
     -------
     dict
         ``by``, ``sizes``, ``n_seeds``, ``training`` (``n_pairs``, ``n_responses``, ``n_prompts``), ``n_shared_groups``
-        (prompt groups on both sides; None where the two are not parts of one set of responses); of the evaluation what
-        :func:`embedrm.evaluation.accuracy_facts` says; ``rows``, one for each model and size: ``model``, ``size``,
+        (prompt groups on both sides; None where the two are not parts of one set of responses); of the evaluation
+        what :func:`embedrm.evaluation.accuracy_facts` says; ``rows``, one for each model and size: ``model``, ``size``,
         ``n_pairs``, ``n_responses`` (touched by pairs), ``n_prompts``, ``fit_seconds`` (means over the draws), ``micro``,
         ``macro`` and ``domains`` (``{value, low, high, n}``), ``spread`` (standard deviation over the draws of micro and
         macro; None for one draw) and ``seeds`` (the draws one by one); ``gains``: for each model the difference of

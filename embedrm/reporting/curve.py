@@ -17,7 +17,7 @@ UNITS = {"prompts": "prompts", "pairs": "pairs a prompt", "responses": "response
 # The axes along which a kind of curve moves, the one that it is about first.
 _AXES = {"prompts": ("prompts",), "pairs": ("pairs", "responses"), "responses": ("responses", "pairs")}
 _HOW = {
-    "prompts": "Training sets are whole prompt groups with all their pairs; domains keep their shares as nearly as can be.",
+    "prompts": "Training sets are whole prompt groups with all their pairs; domains keep their shares, nearly.",
     "pairs": "Training sets keep all prompts, with at most so many pairs each, drawn at random.",
     "responses": "Training sets keep all prompts, with at most so many responses each and every pair among these.",
 }
@@ -139,6 +139,6 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
         out.append("The length-only row is absent: these vectors came without the lengths of their texts.")
     if facts["n_shared_groups"]:
         out.append(
-            f"{facts['n_shared_groups']:,} prompt groups are in training and in evaluation: these accuracies are too high."
+            f"{facts['n_shared_groups']:,} prompt groups are in training and in evaluation: the accuracy is too high."
         )
     return out

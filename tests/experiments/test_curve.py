@@ -375,7 +375,7 @@ def test_the_noise_ceiling_stands_where_it_is_known(halves) -> None:
 def test_shared_prompts_and_unknown_lengths_are_told(halves) -> None:
     training = halves[0]
     report = learning_curve({"m": LinearHead()}, training, training, sizes=[10, 80], n_seeds=1, n_resamples=10)
-    assert any("accuracies are too high" in note for note in report.notes)
+    assert any("accuracy is too high" in note for note in report.notes)
     plain = make(20, 2, covariates=False)
     report = learning_curve({"m": LinearHead()}, plain[:12], plain[12:], sizes=[4], n_seeds=1, n_resamples=10)
     assert any("length-only row is absent" in note for note in report.notes)
