@@ -5,6 +5,7 @@ from embedrm.evaluation.connectivity import connectivity_facts, diagnose_compari
 from embedrm.evaluation.noise_ceiling import ceiling_facts
 from embedrm.evaluation.pairwise import accuracy_facts
 from embedrm.evaluation.reliability import reliability_facts
+from embedrm.evaluation.routing import regret_facts, router_facts
 from embedrm.evaluation.wrong_expert import wrong_expert_facts
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "comparison_facts",
     "connectivity_facts",
     "diagnose_comparisons",
+    "regret_facts",
     "reliability_facts",
+    "router_facts",
     "wrong_expert_facts",
 ]

@@ -224,6 +224,11 @@ class TestErrors:
 class TestEveryRouter:
     """Laws of any registered router."""
 
+    @pytest.fixture(autouse=True)
+    def _extra(self, name):
+        if name == "sklearn":
+            pytest.importorskip("skops", reason="needs pip install 'embedrm[skops]'")
+
     def test_probabilities(self, name):
         x, y, _ = data()
         router = clone(ROUTERS.get(name)())
