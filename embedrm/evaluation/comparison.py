@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.errors import InvalidInputError
+from embedrm.evaluation.pairwise import check_margins
 from embedrm.numerics.bootstrap import CONFIDENCE, N_RESAMPLES, Clustered, percentile_interval, two_sided_p
 from embedrm.numerics.significance import holm, mcnemar_exact
 from embedrm.numerics.ties import pair_credit
@@ -26,8 +26,9 @@ def comparison_facts(
 
     Parameters
     ----------
-    margins_a, margins_b : ndarray of shape (n_pairs,)
-        Margins of the two models on the same pairs.
+    margins_a, margins_b : ndarray of shape (n_pairs,) or (n_seeds, n_pairs)
+        Margins of the two models on the same pairs. Of several seeds, each pair has its mean accuracy, and McNemar's test,
+        which knows right and wrong only, is left out (None).
     preferences : EmbeddedPreferences
         Gives domains, prompt groups and ties. Its vectors are not read.
     n_resamples : int
@@ -42,15 +43,14 @@ def comparison_facts(
         ``{value, low, high, n, p, p_holm, mcnemar}`` where ``p`` is the clustered bootstrap's and ``p_holm`` is
         corrected over the domains; ``n_pairs``, ``n_ties``.
     """
-    shape = (len(preferences),)
-    if np.shape(margins_a) != shape or np.shape(margins_b) != shape:
-        raise InvalidInputError(
-            f"expected two vectors of margins of shape {shape}, got {np.shape(margins_a)} and {np.shape(margins_b)}"
-        )
-    margins_a, margins_b = np.asarray(margins_a, dtype=np.float64), np.asarray(margins_b, dtype=np.float64)
+    credits = []
+    for name, margins in (("model a", margins_a), ("model b", margins_b)):
+        check_margins(margins, preferences, name)
+        credits.append(pair_credit(np.atleast_2d(np.asarray(margins, dtype=np.float64))))
     labelled = ~preferences.ties
     kept = preferences[labelled]
-    credit_a, credit_b = pair_credit(margins_a[labelled]), pair_credit(margins_b[labelled])
+    credit_a, credit_b = (credit[:, labelled].mean(axis=0) for credit in credits)
+    single = all(len(credit) == 1 for credit in credits)
     table = Clustered.from_rows(credit_a - credit_b, kept.groups, kept.domain)
     point = table.means()[0, :, 0]
     draws = table.resample(n_resamples, random_state)[:, :, 0]
@@ -63,7 +63,11 @@ def comparison_facts(
     domains: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(names):
         mine = kept.domain == name
-        domains[name] = {**cell(i), "n": int(mine.sum()), "mcnemar": mcnemar_exact(credit_a[mine], credit_b[mine])}
+        domains[name] = {
+            **cell(i),
+            "n": int(mine.sum()),
+            "mcnemar": mcnemar_exact(credit_a[mine], credit_b[mine]) if single else None,
+        }
     for name, adjusted in zip(names, holm([domains[d]["p"] for d in names])):
         domains[name]["p_holm"] = float(adjusted)
     return {
@@ -73,6 +77,6 @@ def comparison_facts(
         "n_resamples": n_resamples,
         "micro": cell(len(names)),
         "macro": cell(len(names) + 1),
-        "mcnemar": mcnemar_exact(credit_a, credit_b),
+        "mcnemar": mcnemar_exact(credit_a, credit_b) if single else None,
         "domains": domains,
     }

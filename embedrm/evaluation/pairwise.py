@@ -29,8 +29,8 @@ def accuracy_facts(
 
     Parameters
     ----------
-    margins : mapping of model name to ndarray of shape (n_pairs,)
-        Reward of the chosen minus reward of the rejected response.
+    margins : mapping of model name to ndarray of shape (n_pairs,) or (n_seeds, n_pairs)
+        Reward of the chosen minus reward of the rejected response. Of several seeds, each pair has its mean accuracy.
     preferences : EmbeddedPreferences
         Gives domains, prompt groups, outcomes and which pairs are ties. Its vectors are not read.
     logits : mapping of model name to bool, optional
@@ -47,26 +47,26 @@ def accuracy_facts(
         ``confidence``, ``n_resamples``, ``ceiling`` (:func:`embedrm.evaluation.noise_ceiling.ceiling_facts`; None where the
         noise of the labels is not known) and ``rows``: for each model ``model``, ``domains`` (name to
         ``{value, low, high, n}``), ``micro`` (mean over pairs), ``macro`` (mean over domains, each counting once),
-        ``log_loss`` in nats on the same pairs (micro; None where margins are not logits) and ``margins`` (summary).
+        ``log_loss`` in nats on the same pairs (micro; None where margins are not logits), ``margins`` (summary),
+        ``n_seeds`` and ``seed_sd`` (standard deviation of micro accuracy over the seeds; None for one).
 
     Notes
     -----
     Accuracy counts equal rewards one half (:func:`embedrm.numerics.ties.pair_credit`) and weighs pairs equally. Pairs
-    labelled ties are left out of it and counted. Intervals are percentile intervals over resampled prompt groups.
+    labelled ties are left out of it and counted. Intervals are percentile intervals over resampled prompt groups: they
+    are about the prompts, and seeds are averaged within them.
     """
     if not margins:
         raise InvalidInputError("accuracy_facts expects at least one model's margins, got none")
     for name, m in margins.items():
-        if np.shape(m) != (len(preferences),):
-            raise InvalidInputError(f"margins of {name!r} must have shape ({len(preferences)},), got {np.shape(m)}")
+        check_margins(m, preferences, name)
     labelled = ~preferences.ties
     kept = preferences[labelled]
     names = list(margins)
-    values = {name: np.asarray(margins[name], dtype=np.float64)[labelled] for name in names}
-    credits = (
-        np.stack([pair_credit(values[name]) for name in names], axis=1) if len(kept) else np.empty((0, len(names)))
-    )
-    losses = np.stack([log_loss(values[name], kept.outcome) for name in names], axis=1)
+    values = {name: np.atleast_2d(np.asarray(margins[name], dtype=np.float64))[:, labelled] for name in names}
+    by_seed = {name: pair_credit(v) for name, v in values.items()}
+    credits = np.stack([by_seed[name].mean(axis=0) for name in names], axis=1)
+    losses = np.stack([log_loss(values[name], kept.outcome).mean(axis=0) for name in names], axis=1)
     table = Clustered.from_rows(np.concatenate([credits, losses], axis=1), kept.groups, kept.domain)
     point = table.means()[0]
     low, high = percentile_interval(table.resample(n_resamples, random_state))
@@ -92,6 +92,8 @@ def accuracy_facts(
                 "macro": cell(len(domains) + 1, j, len(domains)),
                 "log_loss": cell(len(domains), len(names) + j, len(kept)) if is_logit else None,
                 "margins": margin_statistics(values[name]),
+                "n_seeds": len(by_seed[name]),
+                "seed_sd": float(by_seed[name].mean(axis=1).std()) if len(by_seed[name]) > 1 else None,
             }
         )
     return {
@@ -105,3 +107,12 @@ def accuracy_facts(
         "ceiling": ceiling_facts(preferences),
         "rows": rows,
     }
+
+
+def check_margins(margins: NDArray[np.float64], preferences: EmbeddedPreferences, name: str) -> None:
+    """Refuse margins that are not one for each pair, or one for each seed and pair."""
+    shape = np.shape(margins)
+    if shape != (len(preferences),) and not (len(shape) == 2 and shape[0] >= 1 and shape[1] == len(preferences)):
+        raise InvalidInputError(
+            f"margins of {name!r} must have shape ({len(preferences)},), or (n_seeds, {len(preferences)}), got {shape}"
+        )

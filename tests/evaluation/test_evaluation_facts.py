@@ -102,7 +102,7 @@ class TestAccuracy:
         "margins, message",
         [
             ({}, "at least one model's margins, got none"),
-            ({"m": np.zeros(3)}, r"margins of 'm' must have shape \(7,\), got \(3,\)"),
+            ({"m": np.zeros(3)}, r"margins of 'm' must have shape \(7,\), or .*, got \(3,\)"),
             ({"m": np.full(7, np.nan)}, "NaN in 6 of 6 pairs"),
         ],
     )
@@ -203,7 +203,7 @@ class TestComparison:
         assert json.loads(json.dumps(facts, allow_nan=False)) == facts
 
     def test_wrong_shapes_are_refused(self):
-        with pytest.raises(InvalidInputError, match=r"two vectors of margins of shape \(7,\), got \(7,\) and \(6,\)"):
+        with pytest.raises(InvalidInputError, match=r"margins of 'model b' must have shape \(7,\), or .*, got \(6,\)"):
             comparison_facts(M, M[:6], prefs())
 
 
@@ -226,3 +226,32 @@ class TestWrongExpert:
     def test_wrong_shapes_are_refused(self):
         with pytest.raises(InvalidInputError, match=r"margins of shape \(7, 2\), got \(7, 1\)"):
             wrong_expert_facts(M[:, None], ["a", "b"], prefs())
+
+
+class TestSeveralSeeds:
+    """Margins of several seeds: each pair has its mean accuracy, and prompts are what intervals are about."""
+
+    def pairs(self):
+        x = np.zeros((8, 1))
+        return EmbeddedPreferences.from_arrays(x, np.arange(8).reshape(4, 2), prompt_of=np.repeat(np.arange(4), 2))
+
+    def test_means_by_hand(self):
+        prefs = self.pairs()
+        two = np.array([[1.0, 1.0, -1.0, 0.0], [1.0, -1.0, -1.0, 1.0]])
+        row = accuracy_facts({"m": two}, prefs)["rows"][0]
+        assert row["micro"]["value"] == pytest.approx((1 + 0.5 + 0 + 0.75) / 4)
+        assert (row["n_seeds"], row["seed_sd"]) == (2, pytest.approx(0.0625))
+        assert row["log_loss"]["value"] == pytest.approx(np.logaddexp(0, -two).mean())
+        single = accuracy_facts({"m": two[0]}, prefs)["rows"][0]
+        assert (single["n_seeds"], single["seed_sd"]) == (1, None)
+
+    def test_equal_seeds_are_one(self):
+        prefs = self.pairs()
+        one = np.array([1.0, -1.0, 1.0, 0.5])
+        a, b = accuracy_facts({"m": one}, prefs), accuracy_facts({"m": np.stack([one, one])}, prefs)
+        assert a["rows"][0]["micro"] == b["rows"][0]["micro"]
+        other = -one[::-1]
+        plain, seeded = comparison_facts(one, other, prefs), comparison_facts(np.stack([one] * 3), other, prefs)
+        assert plain["micro"] == seeded["micro"]
+        assert plain["mcnemar"] is not None
+        assert seeded["mcnemar"] is None
