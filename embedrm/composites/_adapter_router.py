@@ -170,3 +170,9 @@ class AdapterRouter(Router):
         """Calibrated probability of each domain; shape (n_prompts, n_domains)."""
         probability: NDArray[np.float64] = softmax(self.scores(self.inputs(X)) / self.temperature, axis=1)
         return probability
+
+
+def trained_arrays(router: Router) -> Adapter:
+    """Fitted arrays of floats of any router, by name."""
+    fitted = {name: value for name, value in vars(router).items() if name.endswith("_") and not name.startswith("_")}
+    return {name: value for name, value in fitted.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"}

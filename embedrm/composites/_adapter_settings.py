@@ -24,9 +24,7 @@ def check(model: Any, n_hidden: int, routings: tuple[str, ...]) -> None:
     if model.router is not None and not isinstance(model.router, Router):
         raise InvalidInputError(f"{WHO} needs router to be a Router, got {type(model.router).__name__}")
     counts = {"rank": model.rank, "batch_rows": model.batch_rows, "max_epochs": model.max_epochs}
-    counts |= {"patience": model.patience}
-    if model.router_rank is not None:
-        counts["router_rank"] = model.router_rank
+    counts |= {"patience": model.patience, "router_rank": model.router_rank}
     for name, value in counts.items():
         if not (_whole(value) and value >= 1):
             raise InvalidInputError(f"{WHO} needs {name} to be a whole number >= 1, got {value!r}")
@@ -64,10 +62,9 @@ def plan(model: Any, n_hidden: int) -> Plan:
 
 def router_plan(model: Any, n_hidden: int) -> Plan:
     """What the router adapter adapts: the same layers, with a softmax layer of its own."""
-    rank = model.rank if model.router_rank is None else model.router_rank
-    alpha = rank if model.alpha is None else model.alpha
+    alpha = model.router_rank if model.alpha is None else model.alpha
     layers = tuple(layer for layer in plan(model, n_hidden).layers if layer < n_hidden)
-    return Plan(layers, int(rank), float(alpha / rank), bool(model.adapt_biases), True)
+    return Plan(layers, int(model.router_rank), float(alpha / model.router_rank), bool(model.adapt_biases), True)
 
 
 def schedule(model: Any) -> Schedule:

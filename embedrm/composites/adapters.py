@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from embedrm.composites._adapter_fitting import (
     held_out_groups,
     trunk_of,
 )
-from embedrm.composites._adapter_router import AdapterRouter, PromptBlocks, fit_scaling
+from embedrm.composites._adapter_router import AdapterRouter, PromptBlocks, fit_scaling, trained_arrays
 from embedrm.composites.routed import ROUTINGS, RoutedRewardModel
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads.mlp import MLPHead
@@ -50,7 +51,8 @@ class AdapterRewardModel(RoutedRewardModel):
     Parameters
     ----------
     trunk : MLPHead, optional
-        Cloned and trained; ``MLPHead(random_state=random_state)`` where absent. Its objective is that of the adapters too.
+        Cloned and trained; ``MLPHead(hidden=(64,), random_state=random_state)`` where absent: one hidden layer leaves more
+        of the prompt to the router than three. Its objective is that of the adapters too.
     router : Router, optional
         A router of its own instead of the router adapter, for prompts that cannot go through the trunk.
     rank : int
@@ -64,8 +66,8 @@ class AdapterRewardModel(RoutedRewardModel):
         a bias. ``"adapted"``: low-rank factors as in the layers. ``"shared"``: the trunk's for all.
     adapt_biases : bool
         Whether an adapter moves the biases of the hidden layers too.
-    router_rank : int, optional
-        Rank of the router adapter; ``rank`` where absent.
+    router_rank : int
+        Rank of the router adapter.
     routing, calibrate
         As in :class:`embedrm.RoutedRewardModel`.
     l2 : float
@@ -101,7 +103,7 @@ class AdapterRewardModel(RoutedRewardModel):
     pooled_scale_ : float
         Scale fitted to the held-out margins of all domains.
     scaling_, router_scaling_ : float
-        alpha / r of the reward adapters and of the router adapter.
+        alpha / r of the rewards' adapters and of the router's.
     router_adapter_ : dict of str to ndarray
         Factors and softmax layer (``head`` and its bias); empty with a router of its own.
     router_centre_, router_spread_ : ndarray of shape (dim,), float64
@@ -146,17 +148,17 @@ class AdapterRewardModel(RoutedRewardModel):
         layers: Sequence[int] | None = None,
         last: str = "own",
         adapt_biases: bool = True,
-        router_rank: int | None = None,
+        router_rank: int = 32,
         routing: str = "soft",
         calibrate: bool = True,
-        l2: float = 1e-2,
+        l2: float = 3e-2,
         weight_decay: float = 0.0,
         learning_rate: float = 3e-3,
         batch_rows: int = 512,
         max_epochs: int = 100,
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
-        patience: int = 8,
+        patience: int = 16,
         random_state: int = 0,
     ) -> None:
         self.trunk = trunk
@@ -188,7 +190,7 @@ class AdapterRewardModel(RoutedRewardModel):
 
     def fit(self, preferences: EmbeddedPreferences, y: None = None) -> AdapterRewardModel:
         """Train the trunk on all pairs, then an adapter for each domain among them, and the router. Returns self."""
-        trunk = MLPHead(random_state=self.random_state) if self.trunk is None else self.trunk
+        trunk = MLPHead(hidden=(64,), random_state=self.random_state) if self.trunk is None else self.trunk
         if not isinstance(trunk, MLPHead):
             raise InvalidInputError(f"{WHO} needs trunk to be an MLPHead, got {type(trunk).__name__}")
         n_hidden = len(trunk._schedule().hidden)
@@ -254,12 +256,7 @@ class AdapterRewardModel(RoutedRewardModel):
 
     def _add_adapters(self, new: list[str], prefs: EmbeddedPreferences, held: NDArray[np.str_]) -> None:
         """Train adapters of new domains, calibrate them, and put them in their places among the others."""
-        plan, schedule = settings.plan(self, self._n_hidden), settings.schedule(self)
-        if plan.scale != self.scaling_:
-            raise InvalidInputError(
-                f"{WHO} was fitted with alpha / rank = {self.scaling_:g}, and its parameters say {plan.scale:g} by now; set "
-                "rank and alpha back, or fit again"
-            )
+        plan, schedule = replace(settings.plan(self, self._n_hidden), scale=self.scaling_), settings.schedule(self)
         adapters, epochs, tests = [], [], []
         for domain in new:
             own = prefs.in_domain(domain)
@@ -388,7 +385,7 @@ class AdapterRewardModel(RoutedRewardModel):
         Of the heads alone: the encoder, the featurizer's scaling and the calibration are not counted.
         """
         check_is_fitted(self, "adapters_")
-        router = self.router_adapter_ if self.router_model_ is None else _floats(self.router_model_)
+        router = self.router_adapter_ if self.router_model_ is None else trained_arrays(self.router_model_)
         counts = {
             "trunk": sum(a.size for a in (*self.trunk_.weights_, *self.trunk_.biases_)),
             "adapters": sum(n_parameters(a) for a in self.adapters_),
@@ -403,9 +400,3 @@ class AdapterRewardModel(RoutedRewardModel):
             domain: {"parameters": n_parameters(adapter), "bytes": sum(a.nbytes for a in adapter.values())}
             for domain, adapter in zip(self.domains_, self.adapters_)
         }
-
-
-def _floats(model: Router) -> Adapter:
-    """Fitted arrays of floats of a router."""
-    fitted = {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
-    return {name: v for name, v in fitted.items() if isinstance(v, np.ndarray) and v.dtype.kind == "f"}

@@ -69,6 +69,7 @@ TOLERANCES = {
     "linear/tight": dict.fromkeys(_REFITS, 1e-6),
     # float32 products round differently in blocks of another size
     "mlp": dict.fromkeys(_ROUNDING, 1e-5),
+    "adapters": dict.fromkeys(_ROUNDING, 1e-5),
     "ensemble/seeds": dict.fromkeys(_ROUNDING, 1e-5),
 }
 
@@ -85,6 +86,8 @@ DEVIATIONS = {
     ("ensemble/seeds", "order_is_the_label"): _STEPS,
     ("ensemble/seeds", "order_of_rows"): _STEPS,
     ("ensemble/seeds", "shift_of_responses"): "a perceptron is not linear in r",
+    **{("adapters", name): _STEPS for name in ("order_is_the_label", "order_of_rows", "weight_is_repetition")},
+    ("adapters", "shift_of_responses"): "a perceptron is not linear in r",
     ("mlp", "order_is_the_label"): _STEPS,
     ("mlp", "order_of_rows"): _STEPS,
     ("mlp", "weight_is_repetition"): _STEPS,
