@@ -113,7 +113,7 @@ class Pruning(RewardModel):
         return model
 
     def parameter_counts(self) -> dict[str, int]:
-        """Numbers stored (``total``), those that one prompt's rewards read (``active``), and the gate's, in both (``gate``)."""
+        """Numbers stored (``total``), read for one prompt (``active``), and the gate's, which are in both (``gate``)."""
         check_is_fitted(self, "gate_bias_")
         gate = self.gate_weights_.size + self.gate_bias_.size if self.n_experts_ > 1 else 0
         n, k = self.n_experts_, min(self.k_, self.n_experts_)

@@ -1,9 +1,8 @@
-"""Train gate and experts of a mixture together: L-BFGS on all pairs, or Adam on batches of them."""
+"""What a mixture minimises, and L-BFGS for linear experts on all pairs at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from embedrm.composites._mixture_gate import (
-    Start,
     importance_balance,
     label_loss,
     load_balance,
@@ -22,18 +20,18 @@ from embedrm.composites._mixture_gate import (
 from embedrm.composites._mixture_solver import Metric, minimise
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers.rows import FeatureRows
-from embedrm.heads._network import Adam, Network
-from embedrm.objectives import Comparisons, Loss, Objective
-from embedrm.objectives.base import total_weight
+from embedrm.heads._network import Network
+from embedrm.objectives import Comparisons, Loss
 from embedrm.preferences import Rows
 from embedrm.reward_model import check_finite
 
 Array = NDArray[np.float64]
 
 # Responses sampled for the metric of the experts' weights, a feature; it shapes the path to an optimum, not the optimum.
-_METRIC_ROWS_PER_FEATURE = 2
+_METRIC_ROWS_PER_FEATURE = 3
 _METRIC_ROWS = (2048, 8192)
-_LEAST_STEPS = 8
+# Prompts with so many times the mean weight are all in the sample: few of them may hold many of the pairs.
+_HEAVY = 8.0
 
 
 @dataclass(frozen=True)
@@ -83,24 +81,16 @@ class Batch:
         On rewards of n responses.
     prompt_of : ndarray of shape (n,)
         Position of each response's prompt among those of the gate.
-    owner : ndarray of shape (n_pairs,)
-        The same of each pair.
-    weight : ndarray of shape (n_pairs,)
-        Of the pairs.
+    weight : ndarray of shape (n_prompts,)
+        Weights of those prompts in the gate's terms, sum one.
     prompts : Prompts
     """
 
-    def __init__(
-        self, settings: Settings, loss: Loss, prompt_of: Rows, owner: Rows, weight: Array, prompts: Prompts
-    ) -> None:
+    def __init__(self, settings: Settings, loss: Loss, prompt_of: Rows, weight: Array, prompts: Prompts) -> None:
         self.settings, self.loss, self.prompt_of, self.prompts = settings, loss, prompt_of, prompts
-        n = len(prompts.codes)
-        share = np.bincount(owner, weights=weight, minlength=n)
-        if not settings.by_pairs:
-            share = (share > 0).astype(np.float64)
-        self.weight = share / max(float(share.sum()), 1e-300)
-        ones = np.ones(len(prompt_of))
-        self._sum = csr_array((ones, (prompt_of, np.arange(len(prompt_of)))), shape=(n, len(prompt_of)))
+        self.weight = weight
+        entries = np.ones(len(prompt_of)), (prompt_of, np.arange(len(prompt_of)))
+        self._sum = csr_array(entries, shape=(len(prompts.codes), len(prompt_of)))
 
     def rewards(self, columns: Array, gate: Array) -> Array:
         """Mix reward columns (n, n_columns) by the gate (n_prompts, n_experts)."""
@@ -141,6 +131,13 @@ class Batch:
         return value, total, slope, back
 
 
+def prompt_shares(owner: Rows, weight: Array, n_prompts: int, by_pairs: bool) -> Array:
+    """Weights of prompts (n_prompts,), sum one, from the prompt and the weight of every pair: by pairs, or alike."""
+    share = np.bincount(owner, weights=weight, minlength=n_prompts)
+    share = share if by_pairs else (share > 0).astype(np.float64)
+    return share / max(float(share.sum()), 1e-300)
+
+
 def mix(columns: Array, gate: Array, n_experts: int) -> Array:
     """Rewards (n,) of columns (n, n_columns) under a gate of each response (n, n_experts)."""
     mixed: Array = np.einsum("ij,ij->i", columns[:, :n_experts], gate)
@@ -149,15 +146,12 @@ def mix(columns: Array, gate: Array, n_experts: int) -> Array:
 
 @dataclass
 class Parameters:
-    """What is learned: experts as one network a column (a single layer where linear), and the gate."""
+    """What is learned: weights (dim, n_columns) of linear experts or networks of perceptrons, and the gate."""
 
-    network: Network
+    coef: Array | None
+    network: Network | None
     gate_weights: Array
     gate_bias: Array
-
-    def coefficients(self) -> Array:
-        """Weights (dim, n_columns) of linear experts, float64."""
-        return self.network.weights[0][:, :, 0].T.astype(np.float64)
 
 
 class Whole:
@@ -244,14 +238,17 @@ def expert_metric(features: FeatureRows, comparisons: Comparisons, position: Row
     """
     least, most = _METRIC_ROWS
     degree = sum(np.bincount(comparisons.pairs[:, s], comparisons.weight, len(position)) for s in (0, 1))
-    count = np.bincount(position)
+    weight = np.bincount(position, degree)
+    heavy = weight >= _HEAVY * weight.mean()
+    light = np.flatnonzero(~heavy)
     wanted = min(most, max(least, _METRIC_ROWS_PER_FEATURE * features.dim))
     step = max(1.0, len(position) / wanted)
-    prompts = np.unique(np.arange(0.0, len(count), step).astype(np.intp))
-    rows = np.flatnonzero(np.isin(position, prompts))
+    some = light[np.unique(np.arange(0.0, len(light), step).astype(np.intp))]
+    factor = np.where(heavy, 1.0, len(light) / max(1, len(some)))
+    rows = np.flatnonzero(np.isin(position, some) | heavy[position])
     x = np.nan_to_num(features.take(rows), nan=0.0, posinf=0.0, neginf=0.0)
     _, local = np.unique(position[rows], return_inverse=True)
-    share = np.asarray(degree)[rows]
+    share = np.asarray(degree)[rows] * factor[position[rows]]
     total = np.maximum(np.bincount(local, share), 1e-300)
     weights = csr_array((share / total[local], (local, np.arange(len(rows)))))
     x -= (weights @ x)[local].astype(x.dtype)
@@ -263,162 +260,3 @@ def expert_shares(batch: Batch, gate: Array) -> Array:
     """Share of the pairs' curvature that meets each column, for the metric: the mean squared gate, and 1."""
     share = np.maximum(batch.weight @ gate**2, 1e-3)
     return np.concatenate([share, np.ones(batch.settings.n_columns - batch.settings.n_experts)])
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How Adam steps."""
-
-    hidden: tuple[int, ...]
-    learning_rate: float
-    batch_rows: int
-    max_epochs: int
-    patience: int | None
-    random_state: int
-
-
-@dataclass
-class Trained:
-    """Parameters, the epoch that was kept, and mean losses by epoch (the second empty without held-out pairs)."""
-
-    parameters: Parameters
-    epoch: int
-    losses: list[float]
-    held_out: list[float]
-
-
-def _network(settings: Settings, dim: int, schedule: Schedule) -> Network:
-    n = settings.n_columns
-    rngs = [np.random.default_rng([schedule.random_state, 3, c]) for c in range(n)]
-    network = Network.new((dim, *schedule.hidden, 1), rngs)
-    if not schedule.hidden:
-        network.weights[0][:] = 0.0
-        network.biases[0][:] = 0.0
-    return network
-
-
-def _deal(owner: Rows, n_batches: int, rng: np.random.Generator) -> Iterator[Rows]:
-    """Pairs of each batch, prompts in random order; a prompt may be cut where two batches meet."""
-    rank = rng.permutation(int(owner.max()) + 1)
-    yield from np.array_split(np.argsort(rank[owner], kind="stable"), n_batches)
-
-
-def train(
-    settings: Settings,
-    schedule: Schedule,
-    objective: Objective,
-    features: FeatureRows,
-    comparisons: Comparisons,
-    position: Rows,
-    prompts: Prompts,
-    start: Start,
-    inside: Rows,
-    outside: Rows,
-    who: str,
-) -> Trained:
-    """Adam on batches of prompts.
-
-    Parameters
-    ----------
-    settings, schedule, objective
-    features : FeatureRows
-        Of the responses of ``comparisons``.
-    comparisons : Comparisons
-    position : ndarray of shape (n_responses,)
-        Position of each response's prompt among ``prompts``.
-    prompts : Prompts
-    start : Start
-        First gate.
-    inside, outside : ndarray of int
-        Pairs to train on, and pairs by whose loss training is stopped.
-    who : str
-        Name in errors.
-    """
-    rng = np.random.default_rng([schedule.random_state, 4])
-    network = _network(settings, features.dim, schedule)
-    gate = Network([start.weights[None].astype(np.float32).copy()], [start.bias[None].astype(np.float32).copy()])
-    steps = Adam(network, schedule.learning_rate, 0.0, 0.0), Adam(gate, schedule.learning_rate, 0.0, 0.0)
-    penalties = settings.penalties.astype(np.float32)[:, None, None]
-    train_part, held = comparisons.take(inside), comparisons.take(outside) if len(outside) else None
-    total_weight(train_part.weight, who)
-    mean_weight = float(train_part.weight.mean())
-    owner = position[comparisons.pairs[inside, 0]]
-    n_rows = len(train_part.rows)
-    n_batches = max(1, round(n_rows / min(schedule.batch_rows, max(32, n_rows // _LEAST_STEPS))))
-    best: Parameters | None = None
-    best_loss, best_epoch, idle = np.inf, 0, 0
-    losses: list[float] = []
-    held_out: list[float] = []
-    for epoch in range(1, schedule.max_epochs + 1):
-        total = 0.0
-        for pairs in _deal(owner, n_batches, rng):
-            part = comparisons.take(inside[pairs])
-            weight_here = float(part.weight.sum())
-            if weight_here <= 0:
-                continue
-            rows = np.searchsorted(comparisons.rows, part.rows)
-            here, local = np.unique(position[rows], return_inverse=True)
-            few = replace(prompts, z=prompts.z[here], codes=prompts.codes[here])
-            batch = Batch(settings, objective.loss(part), local, local[part.pairs[:, 0]], part.weight, few)
-            x = features.take(rows)
-            columns, kept = network.forward(x, 0.0, rng)
-            logits = (few.z @ gate.weights[0][0]).astype(np.float64) + gate.biases[0][0]
-            jitter = settings.noise * rng.normal(size=logits.shape) if settings.noise else None
-            dropped = rng.random(logits.shape) < settings.expert_dropout if settings.expert_dropout else None
-            value, _, slope, back = batch.evaluate(columns.astype(np.float64), logits, jitter, dropped)
-            share = weight_here / (mean_weight * len(pairs))
-            total += value * weight_here
-            gradient = network.backward(x, kept, (slope * share).astype(np.float32), 0.0)
-            for g, w in zip(gradient.weights, network.weights):
-                g += penalties * w
-            if not schedule.hidden:
-                gradient.biases[0][:] = 0.0
-            back *= share
-            g_gate = few.z.T @ back.astype(few.z.dtype) + settings.gate_l2 * gate.weights[0][0]
-            steps[0].step(gradient)
-            steps[1].step(Network([g_gate[None].astype(np.float32)], [back.sum(axis=0)[None].astype(np.float32)]))
-        losses.append(total / float(train_part.weight.sum()))
-        if not np.isfinite(losses[-1]):
-            raise InvalidInputError(
-                f"{who} met a loss that is not finite in epoch {epoch}; look for NaN or infinity in the vectors, scale them "
-                "(Featurizer(scale='rms')), or lower learning_rate"
-            )
-        if held is None:
-            best_epoch = epoch
-            continue
-        held_out.append(
-            _held_out_loss(settings, objective, features, comparisons, held, position, prompts, network, gate)
-        )
-        if held_out[-1] < best_loss:
-            best = Parameters(network.copy(), *_gate_of(gate))
-            best_loss, best_epoch, idle = held_out[-1], epoch, 0
-        else:
-            idle += 1
-            if schedule.patience is not None and idle >= schedule.patience:
-                break
-    return Trained(best or Parameters(network, *_gate_of(gate)), best_epoch, losses, held_out)
-
-
-def _gate_of(gate: Network) -> tuple[Array, Array]:
-    return gate.weights[0][0].astype(np.float64), gate.biases[0][0].astype(np.float64)
-
-
-def _held_out_loss(
-    settings: Settings,
-    objective: Objective,
-    features: FeatureRows,
-    comparisons: Comparisons,
-    held: Comparisons,
-    position: Rows,
-    prompts: Prompts,
-    network: Network,
-    gate: Network,
-) -> float:
-    rows = np.searchsorted(comparisons.rows, held.rows)
-    columns = np.empty((len(rows), settings.n_columns))
-    for begin in range(0, len(rows), 4096):
-        columns[begin : begin + 4096] = network.predict(features.take(rows[begin : begin + 4096]))
-    weights, bias = _gate_of(gate)
-    here, local = np.unique(position[rows], return_inverse=True)
-    mixed = mix(columns, sparse_softmax(prompts.z[here] @ weights + bias, settings.k)[local], settings.n_experts)
-    return float(objective.loss(held).evaluate(mixed).value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,17 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
+from embedrm.composites._mixture_adam import Schedule
 from embedrm.composites._mixture_checks import check_parameters
-from embedrm.composites._mixture_gate import Start, clusters, kept_logits, logistic_start, sparse_softmax
+from embedrm.composites._mixture_fitting import Fit, candidates_of
+from embedrm.composites._mixture_gate import clusters, kept_logits, sparse_softmax
 from embedrm.composites._mixture_pruning import Pruning
-from embedrm.composites._mixture_solver import Metric
-from embedrm.composites._mixture_training import (
-    Batch,
-    Parameters,
-    Prompts,
-    Schedule,
-    Settings,
-    Whole,
-    expert_metric,
-    expert_shares,
-    mix,
-    train,
-)
+from embedrm.composites._mixture_training import Prompts, Settings, mix, prompt_shares
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
 from embedrm.featurizers.rows import FeatureRows
 from embedrm.heads._network import Network
-from embedrm.numerics.folds import group_folds, hold_out
 from embedrm.numerics.threads import threads_for
 from embedrm.objectives import Comparisons, Objective, make_objective
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
@@ -43,7 +31,8 @@ from embedrm.views import select_views
 
 Array = NDArray[np.float64]
 
-L2, MLP_L2 = 0.2, 1e-3
+# l2 and l2_shared where none are given, of linear experts and of perceptrons.
+LINEAR_L2, PERCEPTRON_L2 = (0.2, 1.0), (1e-3, 1e-3)
 L2_GRID = (0.1, 0.3, 1.0)
 _GATE_ROWS = 4096
 
@@ -80,7 +69,8 @@ class MixtureRewardModel(Pruning, RewardModel):
         See :mod:`embedrm.objectives`.
     l2, l2_shared : float, "cv" or None
         lambda and lambda_0. ``"cv"`` chooses from ``l2_grid``, both together if both are, by the mean held-out loss of
-        ``cv`` folds of whole prompt groups (linear experts only). None: 0.2 for linear experts, 0.001 for perceptrons.
+        ``cv`` folds of whole prompt groups (linear experts only). None: 0.2 and 1 for linear experts, 0.001 both for
+        perceptrons.
     l2_grid : sequence of float
     cv : int
     gate_l2 : float
@@ -162,7 +152,7 @@ class MixtureRewardModel(Pruning, RewardModel):
         variation: float = 0.0,
         noise: float = 0.0,
         expert_dropout: float = 0.0,
-        tol: float = 1e-5,
+        tol: float = 1e-4,
         max_iter: int = 100,
         learning_rate: float = 1e-3,
         batch_rows: int = 512,
@@ -204,43 +194,84 @@ class MixtureRewardModel(Pruning, RewardModel):
         """Train gate and experts; see the class. Reads only the active rows. Returns self."""
         prefs = check_preferences(preferences, "MixtureRewardModel")
         hidden = check_parameters(self)
-        objective = make_objective(self.objective)
         n = len(prefs.domains) if self.n_experts is None else self.n_experts
         _refuse_cross_prompt(prefs, n)
         self.featurizer_ = (Featurizer() if self.featurizer is None else clone(self.featurizer)).fit(prefs)
         self.n_features_in_ = self.featurizer_.dim_
         self.n_experts_, self.k_ = n, n if self.k is None else min(self.k, n)
-        self.expert_of_ = np.arange(n)
+        by_adam = bool(hidden) or bool(self.noise) or bool(self.expert_dropout)
+        candidates = candidates_of(self.l2, self.l2_shared, tuple(self.l2_grid), PERCEPTRON_L2 if hidden else LINEAR_L2)
+        if by_adam and len(candidates) > 1:
+            raise InvalidInputError(
+                "MixtureRewardModel chooses l2='cv' for linear experts without noise and expert_dropout only; give numbers, "
+                "or search with scikit-learn's GridSearchCV"
+            )
         comparisons = Comparisons.of(prefs)
         rows, position = np.unique(comparisons.prompt_of, return_inverse=True)
+        objective = make_objective(self.objective)
         with threads_for(len(comparisons.rows) * self.n_features_in_):
-            raw = self._fit_gate_views(prefs, rows, n)
+            raw = self._fit_gate_views(prefs, rows)
             # the variation of a constant column is the rounding of its mean
             mean, spread = raw.mean(axis=0, dtype=np.float64), raw.std(axis=0, dtype=np.float64)
             spread = np.where(spread > 1e-6 * np.abs(mean), spread, 1.0)
             z = ((raw - mean) / spread).astype(np.float64 if raw.dtype == np.float64 else np.float32)
-            views = [prefs.responses.view(v) for v in self.featurizer_.response_views_ + self.featurizer_.prompt_views_]
-            wide = any(v.dtype == np.float64 for v in views) and hidden is None
-            features = FeatureRows(
-                self.featurizer_, prefs.responses, comparisons.rows, np.float64 if wide else np.float32
-            )
-            found, logits, batch = self._train(prefs, objective, hidden, comparisons, features, position, z, rows)
+            settings = self._settings(candidates[0])
+            shares = prompt_shares(position[comparisons.pairs[:, 0]], comparisons.weight, len(rows), settings.by_pairs)
+            views = [
+                prefs.responses.view(v) for v in (*self.featurizer_.response_views_, *self.featurizer_.prompt_views_)
+            ]
+            wide = not hidden and any(v.dtype == np.float64 for v in views)
+            dtype = np.float64 if wide else np.float32
+            features = FeatureRows(self.featurizer_, prefs.responses, comparisons.rows, dtype)
+            prompts = self._prompts(prefs, rows, z, shares)
+            problem = Fit(settings, objective, comparisons, prefs.groups, features, position, prompts)
+            if by_adam:
+                found = problem.step(self._schedule(hidden), float(self.validation_fraction))
+            else:
+                found = problem.solve(candidates, self.cv, float(self.tol), int(self.max_iter))
+        parameters = found.parameters
+        self.l2_, self.l2_shared_ = found.penalties
+        self.cv_results_, self.history_ = found.cv_results, found.history
         self.basis_, self.loadings_ = np.zeros((self.n_features_in_, 0)), np.zeros((0, n))
-        self.gate_weights_ = found.gate_weights / spread[:, None]
-        self.gate_bias_ = found.gate_bias - mean @ self.gate_weights_
-        if hidden is None:
-            self.coef_, self.weights_, self.biases_ = found.coefficients(), [], []
-        else:
-            self.coef_ = np.zeros((0, found.network.n_members))
-            self.weights_, self.biases_ = found.network.weights, found.network.biases
-        self._log_gate(logits, batch.weight)
+        network, self.coef_ = parameters.network, parameters.coef if parameters.coef is not None else np.zeros((0, n))
+        self.weights_, self.biases_ = ([], []) if network is None else (network.weights, network.biases)
+        self.expert_of_ = np.arange(n)
+        self.gate_weights_ = parameters.gate_weights / spread[:, None]
+        self.gate_bias_ = parameters.gate_bias - mean @ self.gate_weights_
+        self._log_gate(found.logits, found.weight)
         return self
 
-    def _fit_gate_views(self, prefs: EmbeddedPreferences, rows: Rows, n: int) -> NDArray[Any]:
+    def _settings(self, penalties: tuple[float, float]) -> Settings:
+        return Settings(
+            n_experts=self.n_experts_,
+            k=self.k_,
+            shared=bool(self.shared),
+            l2=penalties[0],
+            l2_shared=penalties[1],
+            gate_l2=float(self.gate_l2),
+            supervision=float(self.supervision),
+            balance=float(self.balance),
+            variation=float(self.variation),
+            noise=float(self.noise),
+            expert_dropout=float(self.expert_dropout),
+            by_pairs=self.prompt_weights == "pairs",
+        )
+
+    def _schedule(self, hidden: tuple[int, ...] | None) -> Schedule:
+        return Schedule(
+            hidden or (),
+            float(self.learning_rate),
+            int(self.batch_rows),
+            int(self.max_epochs),
+            int(self.patience) if self.early_stopping else None,
+            int(self.random_state),
+        )
+
+    def _fit_gate_views(self, prefs: EmbeddedPreferences, rows: Rows) -> NDArray[Any]:
         """Vectors of the prompts; no column where one expert leaves nothing to choose."""
         self.gate_views_: list[str] = []
         self.gate_widths_: list[int] = []
-        if n == 1:
+        if self.n_experts_ == 1:
             return np.zeros((len(rows), 0), dtype=np.float32)
         responses = prefs.responses
         self.gate_views_ = list(select_views(self.view, responses.views, "prompt", "MixtureRewardModel(view=...)"))
@@ -259,174 +290,12 @@ class MixtureRewardModel(Pruning, RewardModel):
         names, codes = np.unique(prefs.responses.domain[rows], return_inverse=True)
         if n < len(names):
             raise InvalidInputError(
-                f"MixtureRewardModel teaches the gate {len(names)} domains with n_experts={n}; give at least as many experts "
-                "as domains, or supervision=0 to let experts divide the prompts themselves"
+                f"MixtureRewardModel teaches the gate {len(names)} domains with n_experts={n}; give at least as many "
+                "experts as domains, or supervision=0 to let experts divide the prompts themselves"
             )
         label = np.arange(n) % len(names)
         self.expert_names_ = [str(names[d]) for d in label]
         return Prompts(z, codes, label)
-
-    def _settings(self, l2: float, l2_shared: float) -> Settings:
-        return Settings(
-            n_experts=self.n_experts_,
-            k=self.k_,
-            shared=bool(self.shared),
-            l2=l2,
-            l2_shared=l2_shared,
-            gate_l2=float(self.gate_l2),
-            supervision=float(self.supervision),
-            balance=float(self.balance),
-            variation=float(self.variation),
-            noise=float(self.noise),
-            expert_dropout=float(self.expert_dropout),
-            by_pairs=self.prompt_weights == "pairs",
-        )
-
-    def _train(
-        self,
-        prefs: EmbeddedPreferences,
-        objective: Objective,
-        hidden: tuple[int, ...] | None,
-        comparisons: Comparisons,
-        features: FeatureRows,
-        position: Rows,
-        z: NDArray[Any],
-        rows: Rows,
-    ) -> tuple[Parameters, Array, Batch]:
-        """Parameters, the gate's logits on the training prompts, and the loss of all pairs."""
-        owner = position[comparisons.pairs[:, 0]]
-        fixed = L2 if hidden is None else MLP_L2
-        grids = [
-            sorted({float(v) for v in self.l2_grid}, reverse=True) if p == "cv" else [fixed if p is None else float(p)]
-            for p in (self.l2, self.l2_shared)
-        ]
-        settings = self._settings(grids[0][0], grids[1][0])
-        unlabelled = Prompts(z, np.zeros(len(z), dtype=np.intp), np.zeros(settings.n_experts, dtype=np.intp))
-        batch = Batch(settings, objective.loss(comparisons), position, owner, comparisons.weight, unlabelled)
-        prompts = self._prompts(prefs, rows, z, batch.weight)
-        batch.prompts = prompts
-        gate_metric = Metric.of(z * np.sqrt(batch.weight * len(z)).astype(z.dtype)[:, None], 1.0)
-        self.cv_results_: list[dict[str, float]] = []
-        if hidden is None and not (self.noise or self.expert_dropout):
-            first = self._first_gate(prompts, batch.weight, gate_metric)
-            metric = expert_metric(features, comparisons, position, batch.loss.bend)
-            candidates = list(product(*grids))
-            if len(candidates) > 1:
-                candidates = [
-                    self._choose(prefs, candidates, comparisons, objective, features, batch, first, metric, gate_metric)
-                ]
-            self.l2_, self.l2_shared_ = candidates[0]
-            whole = self._whole(candidates[0], features, batch)
-            x, values = self._solve(whole, self._pack(whole, first), metric, gate_metric, self.tol, self.max_iter)
-            self.history_: list[dict[str, float]] = [{"step": i, "objective": v} for i, v in enumerate(values)]
-            coef, weights, bias = whole.unpack(x)
-            network = Network([coef.T[:, :, None]], [np.zeros((settings.n_columns, 1), dtype=np.float32)])
-            return Parameters(network, weights, bias), whole.logits(weights, bias), batch
-        if len(grids[0]) * len(grids[1]) > 1:
-            raise InvalidInputError(
-                "MixtureRewardModel chooses l2='cv' for linear experts without noise and expert_dropout only; give numbers, "
-                "or search with scikit-learn's GridSearchCV"
-            )
-        self.l2_, self.l2_shared_ = grids[0][0], grids[1][0]
-        inside, outside = np.arange(len(prefs)), np.arange(0)
-        if self.early_stopping:
-            remedy = "early_stopping=False with a max_epochs of your choice"
-            inside, outside = hold_out(
-                prefs.groups, self.validation_fraction, self.random_state, "MixtureRewardModel", remedy
-            )
-        if len(outside):
-            # the first gate has not seen the prompts that training is stopped by
-            seen = np.bincount(owner[inside], weights=batch.weight[owner[inside]], minlength=len(z))
-            start_weight = np.where(seen > 0, batch.weight, 0.0)
-            start_weight = start_weight / start_weight.sum() if start_weight.sum() > 0 else batch.weight
-        else:
-            start_weight = batch.weight
-        first = self._first_gate(prompts, start_weight, gate_metric)
-        schedule = Schedule(
-            hidden or (),
-            float(self.learning_rate),
-            int(self.batch_rows),
-            int(self.max_epochs),
-            int(self.patience) if self.early_stopping else None,
-            int(self.random_state),
-        )
-        who = "MixtureRewardModel"
-        trained = train(
-            settings, schedule, objective, features, comparisons, position, prompts, first, inside, outside, who
-        )
-        self.n_epochs_ = trained.epoch
-        self.history_ = [{"epoch": i + 1, "loss": v} for i, v in enumerate(trained.losses)]
-        for facts, loss in zip(self.history_, trained.held_out):
-            facts["held_out_loss"] = loss
-        found = trained.parameters
-        return found, z @ found.gate_weights + found.gate_bias, batch
-
-    def _first_gate(self, prompts: Prompts, weight: Array, metric: Metric) -> Start:
-        if self.n_experts_ == 1:
-            return Start(np.zeros((prompts.z.shape[1], 1)), np.zeros(1))
-        n = np.full(self.n_experts_, 0.3)
-        l2 = float(self.gate_l2)
-        return logistic_start(
-            prompts.z,
-            prompts.codes,
-            prompts.expert_label,
-            weight,
-            l2,
-            lambda w: metric.solve(w, n, np.full(len(n), max(l2, 1e-6))),
-        )
-
-    def _whole(self, penalties: tuple[float, ...], features: FeatureRows, batch: Batch) -> Whole:
-        l2, l2_shared = penalties
-        batch.settings = self._settings(l2, l2_shared)
-        return Whole(batch.settings, features, batch, "MixtureRewardModel")
-
-    @staticmethod
-    def _pack(whole: Whole, first: Start) -> Array:
-        return whole.pack(np.zeros(whole.shapes[0]), first.weights, first.bias)
-
-    def _solve(
-        self, whole: Whole, start: Array, metric: Metric, gate_metric: Metric, tol: float, max_iter: int
-    ) -> tuple[Array, list[float]]:
-        _, weights, bias = whole.unpack(start)
-        share = expert_shares(whole.batch, sparse_softmax(whole.logits(weights, bias), self.k_))
-        return whole.solve(start, metric, gate_metric, share, tol, max_iter)
-
-    def _choose(
-        self,
-        prefs: EmbeddedPreferences,
-        candidates: list[tuple[float, ...]],
-        comparisons: Comparisons,
-        objective: Objective,
-        features: FeatureRows,
-        batch: Batch,
-        first: Start,
-        metric: Metric,
-        gate_metric: Metric,
-    ) -> tuple[float, ...]:
-        """Penalties of the least mean loss over held-out prompt groups; scales of features are those of all pairs."""
-        losses, total = np.zeros(len(candidates)), 0.0
-        owner = batch.prompt_of[comparisons.pairs[:, 0]]
-        for inside, outside in group_folds(prefs.groups, self.cv, "MixtureRewardModel(l2='cv')", prefs.weight):
-            weight = np.zeros((2, len(prefs)))
-            weight[0, inside], weight[1, outside] = comparisons.weight[inside], comparisons.weight[outside]
-            fold = objective.loss(comparisons.weighted(weight[0]))
-            unseen = objective.loss(comparisons.weighted(weight[1]))
-            part = Batch(batch.settings, fold, batch.prompt_of, owner, weight[0], batch.prompts)
-            x: Array | None = None
-            for c, penalties in enumerate(candidates):
-                whole = self._whole(penalties, features, part)
-                if x is None:
-                    x = self._pack(whole, self._first_gate(part.prompts, part.weight, gate_metric))
-                x, _ = self._solve(whole, x, metric, gate_metric, max(self.tol, 1e-4), min(self.max_iter, 30))
-                coef, weights, bias = whole.unpack(x)
-                gate = sparse_softmax(whole.logits(weights, bias), self.k_)
-                loss = unseen.evaluate(part.rewards(whole.columns(coef), gate)).value
-                losses[c] += float(weight[1].sum()) * float(loss)
-            total += float(weight[1].sum())
-        self.cv_results_ = [
-            {"l2": c[0], "l2_shared": c[1], "loss": float(loss / total)} for c, loss in zip(candidates, losses)
-        ]
-        return candidates[int(np.argmin(losses))]
 
     def _log_gate(self, logits: Array, weight: Array) -> None:
         gate = sparse_softmax(logits, self.k_)
