@@ -112,9 +112,10 @@ def _chosen(fitted: RewardModel) -> dict[str, float]:
     """Penalties that a fit chose, by their parameters: its own, and those that all models inside it agree on."""
     found = {"l2": float(getattr(fitted, "l2_", 0.0))} if getattr(fitted, "l2", None) == "cv" else {}
     for name, inside in (("model", [getattr(fitted, "model_", None)]), ("member", getattr(fitted, "members_", []))):
+        models = [model for model in inside if isinstance(model, RewardModel)]
         # a model that is absent is one by default, and has no parameters to set
-        if getattr(fitted, name, None) is not None and inside and None not in inside:
-            first, *rest = [_chosen(model) for model in inside]
+        if models and getattr(fitted, name, None) is not None:
+            first, *rest = [_chosen(model) for model in models]
             found |= {f"{name}__{key}": value for key, value in first.items() if all(first == other for other in rest)}
     return found
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
+from embedrm.heads._groups import group_ranks
 from embedrm.numerics.bradley_terry import log_loss
 from embedrm.numerics.folds import group_folds
 from embedrm.numerics.graph import gather_margins
@@ -82,26 +83,40 @@ def choose_l2(
     grid = sorted({float(v) for v in head.l2_grid}, reverse=True)
     if not grid or not np.isfinite(grid).all() or grid[-1] < 0:
         raise InvalidInputError(f"{who}(l2='cv') needs l2_grid of numbers >= 0, got {tuple(head.l2_grid)!r}")
-    prefs = preferences[preferences.weight > 0]
-    name = "log_loss" if objective.margins_are_logits else "loss"
-    losses, hits, total, labelled = np.zeros(len(grid)), np.zeros(len(grid)), 0.0, 0
-    for train, held_out in group_folds(prefs.groups, head.cv, f"{who}(l2='cv')", prefs.weight):
+    counted = preferences.weight > 0
+    prefs = preferences if counted.all() else preferences[counted]
+    stated = False
+    sums, total, labelled = np.zeros((2, len(grid))), 0.0, 0
+    for train, held_out in group_folds(group_ranks(prefs), head.cv, f"{who}(l2='cv')", prefs.weight):
         outside = prefs[held_out]
-        share = float(outside.weight.sum())
-        for k, (rewards, stated) in enumerate(path(prefs[train], outside, grid)):
-            margins = gather_margins(rewards, outside.local_pairs)
-            if stated is not None:
-                name, loss = "loss", stated
-            elif objective.margins_are_logits:
-                loss = float(np.average(log_loss(margins, outside.outcome), weights=outside.weight))
-            else:
-                loss = float(objective.loss(Comparisons.of(outside)).evaluate(rewards).value)
-            losses[k] += share * loss
-            hits[k] += float(pair_credit(margins[~outside.ties]).sum())
-        total += share
+        # nothing of a fold outlives the call: the next one would hold its own beside it
+        of_fold, stated = _judge(path, prefs[train], outside, grid, objective)
+        sums += of_fold
+        total += float(outside.weight.sum())
         labelled += int((~outside.ties).sum())
+    name = "log_loss" if objective.margins_are_logits and not stated else "loss"
     results = [
         {"l2": l2, name: float(loss / total), "accuracy": float(hit / max(1, labelled))}
-        for l2, loss, hit in zip(grid, losses, hits)
+        for l2, loss, hit in zip(grid, *sums)
     ]
-    return grid[int(np.argmin(losses))], results
+    return grid[int(np.argmin(sums[0]))], results
+
+
+def _judge(
+    path: Path, inside: EmbeddedPreferences, outside: EmbeddedPreferences, grid: Sequence[float], objective: Objective
+) -> tuple[Array, bool]:
+    """Summed held-out loss and credit (2, len(grid)) of each penalty, and whether the path stated the losses."""
+    sums, stated = np.zeros((2, len(grid))), False
+    unseen = None if objective.margins_are_logits else objective.loss(Comparisons.of(outside))
+    share = float(outside.weight.sum())
+    for k, (rewards, loss) in enumerate(path(inside, outside, grid)):
+        margins = gather_margins(rewards, outside.local_pairs)
+        stated = loss is not None
+        if loss is not None:
+            sums[0, k] = share * loss
+        elif unseen is None:
+            sums[0, k] = outside.weight @ log_loss(margins, outside.outcome)
+        else:
+            sums[0, k] = share * unseen.evaluate(rewards).value
+        sums[1, k] = pair_credit(margins[~outside.ties]).sum()
+    return sums, stated
