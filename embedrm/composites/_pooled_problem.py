@@ -261,7 +261,7 @@ class PooledProblem:
         def blocks(d: int) -> Iterator[NDArray[np.floating[Any]]]:
             for block in np.array_split(samples[d], max(1, len(samples[d]) // _BLOCK_PAIRS)):
                 if len(block):
-                    yield frames[d].transpose(self._features(d, block).T).T.astype(self.dtype)
+                    yield frames[d].transpose(self._features(d, block).T.astype(np.float64)).T.astype(self.dtype)
 
         if basis is None and wide:
             held = [rows.astype(np.float64) for d in range(self.n_domains) for rows in blocks(d)]
@@ -301,7 +301,8 @@ class PooledProblem:
         """Pairs whose responses are both of the pair's domain."""
         start = np.array([part.start for part in self.slices])[self.pair_code]
         stop = np.array([part.stop for part in self.slices])[self.pair_code]
-        within: NDArray[np.bool_] = ((pairs >= start[:, None]) & (pairs < stop[:, None])).all(axis=1)
+        first, second = pairs[:, 0], pairs[:, 1]
+        within: NDArray[np.bool_] = (np.minimum(first, second) >= start) & (np.maximum(first, second) < stop)
         return within
 
     def _sample(self, d: int, inside: NDArray[np.bool_], everything: bool) -> NDArray[np.intp]:

@@ -160,7 +160,9 @@ class PooledRewardModel(RoutedRewardModel):
         objective = make_objective(template.objective)
         featurizer = template._new_featurizer().fit(prefs)
         frames = [self._frame(template, featurizer, prefs.in_domain(d))[0] for d in self.domains_]
-        with threads_for(len(prefs.active) * featurizer.dim_):
+        # a pass is a product a domain
+        largest = max(len(prefs.in_domain(d).active) for d in self.domains_)
+        with threads_for(largest * featurizer.dim_):
             problem = PooledProblem(objective, featurizer, prefs, self.domains_, frames)
             choice = self._choose(template, problem, prefs, strengths)
             weights = problem.solve(choice.l2, choice.strength, tol=template.tol, max_iter=template.max_iter, who=_WHO)[
@@ -262,10 +264,12 @@ class PooledRewardModel(RoutedRewardModel):
 
     def _strengths(self) -> list[float]:
         """Candidates, falling."""
-        number = isinstance(self.strength, (int, float)) and not isinstance(self.strength, bool)
-        if self.strength != "cv" and not (number and self.strength >= 0):
+        if self.strength == "cv":
+            grid = [float(v) for v in self.strength_grid]
+        elif isinstance(self.strength, (int, float)) and not isinstance(self.strength, bool) and self.strength >= 0:
+            grid = [float(self.strength)]
+        else:
             raise InvalidInputError(f"{_WHO} needs strength to be a number >= 0 or 'cv', got {self.strength!r}")
-        grid = [float(self.strength)] if self.strength != "cv" else [float(v) for v in self.strength_grid]
         if not grid or not all(v >= 0 for v in grid):
             raise InvalidInputError(
                 f"{_WHO}(strength='cv') needs strength_grid of numbers >= 0, got {tuple(self.strength_grid)!r}"
