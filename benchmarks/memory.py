@@ -61,18 +61,22 @@ def write(folder: Path, prompts: int, dim: int) -> None:
     # both parts of the reward have the same variance, and a reward standard deviation 2
     alone *= np.sqrt(2.0) / np.linalg.norm(alone * spread)
     met *= np.sqrt(2.0) / np.linalg.norm(met * spread**2)
-    response = np.lib.format.open_memmap(folder / "response.npy", "w+", np.float32, (2 * prompts, dim))
-    prompt = np.lib.format.open_memmap(folder / "prompt.npy", "w+", np.float32, (prompts, dim))
     pairs, margin = np.arange(2 * prompts).reshape(prompts, 2), np.empty(prompts)
-    for start in range(0, prompts, BLOCK_PROMPTS):
-        stop = min(start + BLOCK_PROMPTS, prompts)
-        p = rng.standard_normal((stop - start, dim), dtype=np.float32) * spread
-        r = rng.standard_normal((stop - start, 2, dim), dtype=np.float32) * spread
-        prompt[start:stop], response[2 * start : 2 * stop] = p, r.reshape(-1, dim)
-        gap = np.einsum("ij,ij->i", r[:, 0] - r[:, 1], alone + p * met)
-        lost = rng.random(stop - start) > 1.0 / (1.0 + np.exp(-gap))
-        pairs[start:stop][lost] = pairs[start:stop][lost][:, ::-1]
-        margin[start:stop] = np.where(lost, -gap, gap)
+    with open(folder / "response.npy", "wb") as responses, open(folder / "prompt.npy", "wb") as others:
+        for file, n in ((responses, 2 * prompts), (others, prompts)):
+            layout = {"descr": "<f4", "fortran_order": False, "shape": (n, dim)}
+            np.lib.format.write_array_header_1_0(file, layout)
+        for start in range(0, prompts, BLOCK_PROMPTS):
+            part = slice(start, min(start + BLOCK_PROMPTS, prompts))
+            n = part.stop - start
+            p = rng.standard_normal((n, dim), dtype=np.float32) * spread
+            r = rng.standard_normal((n, 2, dim), dtype=np.float32) * spread
+            r.tofile(responses)
+            p.tofile(others)
+            gap = np.einsum("ij,ij->i", r[:, 0] - r[:, 1], alone + p * met)
+            lost = rng.random(n) > 1.0 / (1.0 + np.exp(-gap))
+            pairs[part] = np.where(lost[:, None], pairs[part, ::-1], pairs[part])
+            margin[part] = np.where(lost, -gap, gap)
     np.save(folder / "pairs.npy", pairs)
     np.save(folder / "margin.npy", margin)
 
