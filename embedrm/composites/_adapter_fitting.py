@@ -103,6 +103,30 @@ def fit_adapter(
         return train(trunk, plan, problem, schedule, rng, WHO)
 
 
+def fit_adapters(
+    head: MLPHead,
+    plan: Plan,
+    schedule: Schedule,
+    prefs: EmbeddedPreferences,
+    domains: Sequence[str],
+    held: NDArray[np.str_],
+    random_state: int,
+) -> tuple[list[Adapter], NDArray[np.intp], list[EmbeddedPreferences]]:
+    """Train an adapter for each domain; returns them with their epochs and the held-out pairs of each domain."""
+    adapters, epochs, tests = [], [], []
+    for domain in domains:
+        own = prefs.in_domain(domain)
+        is_held = np.isin(own.groups, held)
+        try:
+            adapter, epoch = fit_adapter(head, plan, schedule, own[~is_held], own[is_held], random_state)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"the adapter of domain {domain!r} ({len(own)} pairs): {error}") from error
+        adapters.append(adapter)
+        epochs.append(epoch)
+        tests.append(own[is_held])
+    return adapters, np.array(epochs, dtype=np.intp), tests
+
+
 def fit_scales(
     experts: Sequence[RewardModel], tests: Sequence[EmbeddedPreferences], pooled: float | None
 ) -> tuple[NDArray[np.float64], float]:

@@ -24,10 +24,15 @@ def check(model: Any, n_hidden: int, routings: tuple[str, ...]) -> None:
     if model.router is not None and not isinstance(model.router, Router):
         raise InvalidInputError(f"{WHO} needs router to be a Router, got {type(model.router).__name__}")
     counts = {"rank": model.rank, "batch_rows": model.batch_rows, "max_epochs": model.max_epochs}
-    counts |= {"patience": model.patience, "router_rank": model.router_rank}
+    counts |= {"k": model.k, "patience": model.patience, "router_rank": model.router_rank}
     for name, value in counts.items():
         if not (_whole(value) and value >= 1):
             raise InvalidInputError(f"{WHO} needs {name} to be a whole number >= 1, got {value!r}")
+    if model.fallback is not None and not model.fallback and model.router is not None and model.router.can_reject:
+        raise InvalidInputError(
+            f"{type(model.router).__name__} may reject prompts, and fallback=False leaves nobody to answer for them; leave "
+            "fallback out, or take another router"
+        )
     positive = {"learning_rate": model.learning_rate} | ({} if model.alpha is None else {"alpha": model.alpha})
     for name, value in positive.items():
         if not (_number(value) and value > 0):

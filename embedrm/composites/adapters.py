@@ -17,7 +17,7 @@ from embedrm.composites._adapter_expert import AdapterExpert, expert_outputs
 from embedrm.composites._adapter_factors import Adapter, merge, n_parameters
 from embedrm.composites._adapter_fitting import (
     WHO,
-    fit_adapter,
+    fit_adapters,
     fit_router,
     fit_scales,
     fit_trunk,
@@ -68,8 +68,11 @@ class AdapterRewardModel(RoutedRewardModel):
         Whether an adapter moves the biases of the hidden layers too.
     router_rank : int
         Rank of the router adapter.
-    routing, calibrate
+    routing, calibrate, k
         As in :class:`embedrm.RoutedRewardModel`.
+    fallback : bool, optional
+        Let the trunk, with the pooled scale, answer for prompts that a ``router`` of its own rejects, and under oracle
+        routing for domains without an adapter. Where absent, it does if the router can reject.
     l2 : float
         lambda; on all that an adapter trains but biases.
     weight_decay : float
@@ -94,10 +97,8 @@ class AdapterRewardModel(RoutedRewardModel):
     trunk_ : MLPHead
     adapters_ : list of dict of str to ndarray
         In the order of ``domains_``: ``A0`` (n_in, r), ``B0`` (r, n_out), ``bias0`` (n_out,) and so on, and ``head``.
-    epochs_ : ndarray of shape (n_domains,), int
-        The epoch that each adapter was kept from.
-    n_held_out_ : ndarray of shape (n_domains,), int
-        Prompt groups of each domain that were held out.
+    epochs_, n_held_out_ : ndarray of shape (n_domains,), int
+        The epoch that each adapter was kept from; prompt groups of its domain that were held out.
     scale_, offset_ : ndarray of shape (n_domains,)
         Calibration of the experts, as in :class:`embedrm.RoutedRewardModel`; see Notes.
     pooled_scale_ : float
@@ -108,12 +109,8 @@ class AdapterRewardModel(RoutedRewardModel):
         Factors and softmax layer (``head`` and its bias); empty with a router of its own.
     router_centre_, router_spread_ : ndarray of shape (dim,), float64
         Of the prompt views side by side.
-    router_temperature_ : float
-    router_epoch_ : int
-    router_views_ : list of str
-        Prompt views that the router reads.
-    router_model_ : Router or None
-        The router of its own.
+    router_temperature_, router_epoch_, router_views_
+        Of its probabilities; of its training; the prompt views that it reads.
 
     Notes
     -----
@@ -160,6 +157,8 @@ class AdapterRewardModel(RoutedRewardModel):
         validation_fraction: float = 0.1,
         patience: int = 16,
         random_state: int = 0,
+        k: int = 2,
+        fallback: bool | None = None,
     ) -> None:
         self.trunk = trunk
         self.router = router
@@ -180,6 +179,8 @@ class AdapterRewardModel(RoutedRewardModel):
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.random_state = random_state
+        self.k = k
+        self.fallback = fallback
 
     @property
     def margins_are_logits(self) -> bool:
@@ -206,6 +207,12 @@ class AdapterRewardModel(RoutedRewardModel):
         self.pooled_scale_: float | None = None
         self._add_adapters(list(prefs.domains), prefs, held)
         self._fit_router(prefs, held)
+        can_reject = self.router_model_ is not None and self.router_model_.can_reject
+        self.falls_back_ = can_reject if self.fallback is None else bool(self.fallback)
+        self.general_scale_, self.general_offset_ = 1.0, 0.0
+        if self.calibrate:
+            self.general_scale_ = float(self.pooled_scale_ or 1.0)
+            self.general_offset_ = float(self.trunk_._rewards(prefs.responses, prefs.active).mean())
         return self
 
     def add_domain(self, preferences: EmbeddedPreferences) -> AdapterRewardModel:
@@ -257,19 +264,7 @@ class AdapterRewardModel(RoutedRewardModel):
     def _add_adapters(self, new: list[str], prefs: EmbeddedPreferences, held: NDArray[np.str_]) -> None:
         """Train adapters of new domains, calibrate them, and put them in their places among the others."""
         plan, schedule = replace(settings.plan(self, self._n_hidden), scale=self.scaling_), settings.schedule(self)
-        adapters, epochs, tests = [], [], []
-        for domain in new:
-            own = prefs.in_domain(domain)
-            is_held = np.isin(own.groups, held)
-            try:
-                adapter, epoch = fit_adapter(
-                    self.trunk_, plan, schedule, own[~is_held], own[is_held], self.random_state
-                )
-            except InvalidInputError as error:
-                raise InvalidInputError(f"the adapter of domain {domain!r} ({len(own)} pairs): {error}") from error
-            adapters.append(adapter)
-            epochs.append(epoch)
-            tests.append(own[is_held])
+        adapters, epochs, tests = fit_adapters(self.trunk_, plan, schedule, prefs, new, held, self.random_state)
         n_held = np.array([len(np.unique(t.groups)) for t in tests], dtype=np.intp)
         scale, offset = np.ones(len(new)), np.zeros(len(new))
         if self.calibrate:
@@ -280,7 +275,7 @@ class AdapterRewardModel(RoutedRewardModel):
         names, adapters = [*self.domains_, *new], [*self.adapters_, *adapters]
         order = np.argsort(names, kind="stable")
         self.domains_, self.adapters_ = [names[k] for k in order], [adapters[k] for k in order]
-        self.epochs_ = np.concatenate([self.epochs_, np.array(epochs, dtype=np.intp)])[order]
+        self.epochs_ = np.concatenate([self.epochs_, epochs])[order]
         self.n_held_out_ = np.concatenate([self.n_held_out_, n_held])[order]
         self.scale_ = np.concatenate([self.scale_, scale])[order]
         self.offset_ = np.concatenate([self.offset_, offset])[order]
@@ -333,6 +328,11 @@ class AdapterRewardModel(RoutedRewardModel):
         """The router adapter on the trunk, or the router of its own."""
         return self._adapter_router() if self.router_model_ is None else self.router_model_
 
+    @property
+    def general_(self) -> MLPHead | None:  # type: ignore[override]
+        """The trunk, where it answers for prompts that nobody else does."""
+        return self.trunk_ if self.falls_back_ else None
+
     def _expert(self, adapter: Adapter) -> AdapterExpert:
         return AdapterExpert(trunk_of(self.trunk_), adapter, self.scaling_, self.trunk_.featurizer_)
 
@@ -376,8 +376,6 @@ class AdapterRewardModel(RoutedRewardModel):
         adapter = self.adapters_[self.domains_.index(domain)]
         head.weights_, head.biases_ = merge(trunk_of(self.trunk_), adapter, self.scaling_)
         return head
-
-    # -- accounting ------------------------------------------------------------------------------------------------
 
     def parameter_counts(self) -> dict[str, int]:
         """Numbers that were trained: ``trunk``, ``adapters`` (of all domains), ``router`` and their ``total``.
