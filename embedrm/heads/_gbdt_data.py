@@ -31,7 +31,7 @@ def binned(features: FeatureRows, params: dict[str, Any], reference: Any, who: s
     """Make a constructed ``lightgbm.Dataset`` of feature rows.
 
     The features are made twice, block by block, once for the sample and once to be binned; no more than a block and the
-    sample are held beside the bins (one byte a feature; with at most 15 bins half of one, but only once all rows are binned).
+    sample are held beside the bins (one byte a feature; with at most 15 bins half of one, once all rows are binned).
 
     Parameters
     ----------
