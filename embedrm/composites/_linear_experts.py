@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from embedrm.featurizers import Featurizer
 from embedrm.heads.linear import LinearHead
+from embedrm.numerics.threads import threads_for
 from embedrm.preferences import EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_finite
 
 Array = NDArray[np.float64]
 
-BLOCK_ROWS = 4096
+BLOCK_ROWS = 1024
 TILE = 16
 """Experts multiplied at once. One shape of product for any number of experts: an added one changes no bit of the others."""
 
@@ -83,8 +84,10 @@ class LinearExperts:
         dtype = self._check(responses)
         tiles = {v: _tiles(w, dtype) for v, w in self.response.items()}
         out = np.empty((responses.n_responses if rows is None else len(rows), self.n_experts))
-        for part, mine in _blocks(len(out), rows):
-            out[part] = self._tiled(responses, mine, tiles, dtype)
+        # products of a few columns are over before a second thread has begun
+        with threads_for(0):
+            for part, mine in _blocks(len(out), rows):
+                out[part] = self._tiled(responses, mine, tiles, dtype)
         check_finite(out.sum(axis=1), _WHO)
         return out
 
@@ -101,6 +104,10 @@ class LinearExperts:
         responses : EmbeddedResponses
         rows : ndarray of shape (n,), int, or None
         """
+        with threads_for(0):
+            return check_finite(self._mix(gates, prompts, local, responses, rows), _WHO)
+
+    def _mix(self, gates: Array, prompts: Rows, local: Rows, responses: EmbeddedResponses, rows: Rows | None) -> Array:
         dtype = self._check(responses)
         out = np.empty(len(local))
         if not self.has_products:
@@ -108,7 +115,7 @@ class LinearExperts:
             for part, mine in _blocks(len(out), rows):
                 rewards = self._tiled(responses, mine, tiles, dtype)
                 np.einsum("ij,ij->i", gates[local[part]], rewards, out=out[part])
-            return check_finite(out, _WHO)
+            return out
         response = {v: np.ascontiguousarray(w.T, dtype=dtype) for v, w in self.response.items()}
         product = {key: np.ascontiguousarray(w.T, dtype=dtype) for key, w in self.product.items()}
         centre = {v: c.astype(dtype) for v, c in self.centre.items()}
@@ -128,7 +135,7 @@ class LinearExperts:
                 z_r = responses.view(r)[mine].astype(dtype) - centre[r]
                 total += np.einsum("ij,ij->i", z_r, effective[position])
             out[part] = total
-        return check_finite(out, _WHO)
+        return out
 
     def _check(self, responses: EmbeddedResponses) -> Any:
         self.featurizer.check(responses, _WHO)
