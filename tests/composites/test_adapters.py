@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -14,7 +15,7 @@ from embedrm.checks.data import map_views, with_pairs, with_responses
 from embedrm.composites._adapter_fitting import PRIOR_GROUPS
 from embedrm.composites.adapters import AdapterRewardModel
 from embedrm.errors import InvalidInputError
-from embedrm.numerics.calibration import fit_margin_scale
+from embedrm.numerics.calibration import fit_margin_scale, fit_softmax_temperature
 from embedrm.persistence import load_model, save_model
 from embedrm.routers.base import prompt_vectors
 
@@ -230,6 +231,18 @@ def test_scale_and_offset_by_hand(fitted, train):
         assert fitted.scale_[k] == pytest.approx(expected, rel=1e-6)
         rewards = fitted.experts_[k].predict(train)[train.in_domain(domain).active]
         assert fitted.offset_[k] == pytest.approx(rewards.mean(), rel=1e-5)
+
+
+def test_the_router_is_calibrated_on_held_out_prompts(fitted, train):
+    responses, router = train.responses, fitted.router_
+    rows = np.isin(responses.group, held_out(fitted, train))
+    scores = router.scores(router.inputs(responses.views["prompt:final"]))
+    codes = np.searchsorted(fitted.domains_, responses.domain)
+    temperature = fit_softmax_temperature(scores[rows], codes[rows])
+    assert fitted.router_temperature_ == pytest.approx(temperature, rel=1e-6)
+    expected = softmax(scores / temperature, axis=1)
+    np.testing.assert_allclose(fitted.with_routing("soft").gates(responses), expected, rtol=1e-6)
+    assert model(calibrate=False, max_epochs=2).fit(train).router_temperature_ == 1.0
 
 
 def held_out(fitted, prefs):
