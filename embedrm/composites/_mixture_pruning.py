@@ -200,13 +200,14 @@ class Pruning(RewardModel):
         elif self.basis_.shape[1]:
             self.loadings_ = self.loadings_ @ mixing
         else:
-            self.coef_ = np.concatenate([self.coef_[:, :n] @ mixing, self.coef_[:, n:]], axis=1)
+            self.coef_ = np.ascontiguousarray(np.concatenate([self.coef_[:, :n] @ mixing, self.coef_[:, n:]], axis=1))
         new_of = np.full(n, -1)
         for new, members in enumerate(groups):
             new_of[members] = new
         open_gates = new_of[self.expert_of_] >= 0
         self.expert_of_ = new_of[self.expert_of_[open_gates]]
-        self.gate_weights_, self.gate_bias_ = self.gate_weights_[:, open_gates], self.gate_bias_[open_gates]
+        self.gate_weights_ = np.ascontiguousarray(self.gate_weights_[:, open_gates])
+        self.gate_bias_ = self.gate_bias_[open_gates]
         self.k_ = min(self.k_, len(self.gate_bias_))
         self.expert_names_ = [" + ".join(self.expert_names_[e] for e in members) for members in groups]
         self.n_experts_ = len(groups)

@@ -233,10 +233,12 @@ class MixtureRewardModel(Pruning, RewardModel):
         self.l2_, self.l2_shared_ = found.penalties
         self.cv_results_, self.history_ = found.cv_results, found.history
         self.basis_, self.loadings_ = np.zeros((self.n_features_in_, 0)), np.zeros((0, n))
-        network, self.coef_ = parameters.network, parameters.coef if parameters.coef is not None else np.zeros((0, n))
+        network, coef = parameters.network, parameters.coef
+        # row by row in memory, as a file gives arrays back: products of another layout round differently
+        self.coef_ = np.zeros((0, n)) if coef is None else np.ascontiguousarray(coef)
         self.weights_, self.biases_ = ([], []) if network is None else (network.weights, network.biases)
         self.expert_of_ = np.arange(n)
-        self.gate_weights_ = parameters.gate_weights / spread[:, None]
+        self.gate_weights_ = np.ascontiguousarray(parameters.gate_weights / spread[:, None])
         self.gate_bias_ = parameters.gate_bias - mean @ self.gate_weights_
         self._log_gate(found.logits, found.weight)
         return self

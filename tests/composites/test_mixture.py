@@ -213,7 +213,7 @@ def test_more_experts_than_domains_share_them_out():
     assert (gate[train.responses.domain == "for"][:, [1, 3]].sum(axis=1) > 0.5).mean() > 0.9
 
 
-@pytest.mark.parametrize("parameters", [{}, {"hidden": (4,), "max_epochs": 3}])
+@pytest.mark.parametrize("parameters", [{}, {"hidden": (4,), "max_epochs": 3}, {"noise": 0.3, "max_epochs": 3}])
 def test_saved_and_loaded_it_is_the_same_to_the_bit(tmp_path, parameters):
     prefs, _ = example_preferences()
     fitted = MixtureRewardModel(**parameters).fit(prefs)

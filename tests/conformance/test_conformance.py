@@ -23,6 +23,7 @@ _ENSEMBLE, _SMALL_MLP = (
     COMPOSITES.get("ensemble"),
     HEADS.get("mlp")(hidden=(16,), max_epochs=20, early_stopping=False),
 )
+_MIXTURE = COMPOSITES.get("mixture")
 _CHEAP = {"expert": LinearHead(), "router": LogisticRouter(l2=1e-2)}
 
 # Settings worth their own run, beside the defaults of every registered model.
@@ -53,6 +54,11 @@ VARIANTS = {
     "prototype/plain": HEADS.get("prototype")(refine=False, n_prototypes=4),
     "ridge/l2=cv": HEADS.get("ridge")(l2="cv", l2_grid=(1e-2, 1e-1)),
     "ridge/decorrelated": HEADS.get("ridge")(decorrelate="words"),
+    "mixture/dense": _MIXTURE(k=None, balance=0.1, variation=0.1),
+    "mixture/unsupervised": _MIXTURE(n_experts=2, supervision=0.0),
+    "mixture/l2=cv": _MIXTURE(l2="cv", l2_shared="cv"),
+    "mixture/noisy": _MIXTURE(noise=0.5, expert_dropout=0.1, max_epochs=20, early_stopping=False),
+    "mixture/mlp": _MIXTURE(hidden=(16,), learning_rate=1e-2, max_epochs=20, early_stopping=False),
     "calibrated/isotonic": CalibratedRewardModel(LinearHead(), method="isotonic"),
     "calibrated/routed": CalibratedRewardModel(RoutedRewardModel(**_CHEAP), cv=3),
     "routed/cheap": RoutedRewardModel(**_CHEAP),
@@ -71,6 +77,7 @@ TOLERANCES = {
     "mlp": dict.fromkeys(_ROUNDING, 1e-5),
     "adapters": dict.fromkeys(_ROUNDING, 1e-5),
     "ensemble/seeds": dict.fromkeys(_ROUNDING, 1e-5),
+    "mixture/mlp": dict.fromkeys(_ROUNDING, 1e-5),
 }
 
 _LEARNS_NOTHING = "it learns nothing"
@@ -78,6 +85,7 @@ _READS_NO_VECTOR = "it reads lengths, no vector"
 _BENT = "the reward is not linear in r, and what was fitted stays where it was"
 _TOO_FEW = "it assumes no form of the reward, and 180 responses in six dimensions are too few for that"
 _STEPS = "a perceptron's optimum depends on its first weights and on the order of its batches"
+_DRAWS = "noise is drawn for the prompts of each batch, which follow the order of the rows"
 _PESSIMIST = "pessimism is not symmetric: disagreement lowers a reward whichever way the labels point"
 _OFFSETS = "the shift moves each member's rewards by a constant of its own, and the aggregate is not linear in them"
 DEVIATIONS = {
@@ -92,6 +100,12 @@ DEVIATIONS = {
     ("mlp", "order_of_rows"): _STEPS,
     ("mlp", "weight_is_repetition"): _STEPS,
     ("mlp", "shift_of_responses"): "a perceptron is not linear in r",
+    ("mixture/noisy", "order_of_rows"): _DRAWS,
+    ("mixture/noisy", "weight_is_repetition"): _DRAWS,
+    ("mixture/mlp", "order_is_the_label"): _STEPS,
+    ("mixture/mlp", "order_of_rows"): _STEPS,
+    ("mixture/mlp", "weight_is_repetition"): _STEPS,
+    ("mixture/mlp", "shift_of_responses"): "a perceptron is not linear in r",
     ("kernel", "shift_of_responses"): _BENT,
     ("knn", "shift_of_responses"): _BENT,
     ("prototype", "shift_of_responses"): _BENT,
