@@ -129,7 +129,10 @@ def choose(
     power: float,
     min_groups: int | None,
 ) -> Choice:
-    """Choose the shared head's penalty without deviations, then the strength of the pull with that penalty.
+    """Choose the shared head's penalty without deviations, the strength of the pull with it, and both around that once more.
+
+    Beside deviations the shared head has less to say: a penalty fit for it alone is often too weak where domains disagree.
+    So stronger ones are tried under the chosen strength, and then the strengths next to it under the better penalty.
 
     Parameters
     ----------
@@ -161,18 +164,35 @@ def choose(
         min_groups is not None and len(np.unique(held.group[mine])) >= min_groups and bool(mine.any()) for mine in own
     ]
     best = [held.mean(losses[np.inf]), *(losses[np.inf][mine].mean() for mine, free in zip(own, alone) if free)]
-    idle = 0
+    idle, points = 0, {}
     for strength in strength_grid:
         if np.isinf(strength):
             continue
         losses[strength], margins = held.losses(l2, strength * scale)
         results.append(held.result(l2, strength, losses[strength], margins))
+        points[strength] = held.at
         now = [held.mean(losses[strength]), *(losses[strength][mine].mean() for mine, free in zip(own, alone) if free)]
         idle = idle + 1 if all(b <= a for a, b in zip(now, best)) else 0
         best = [min(a, b) for a, b in zip(now, best)]
         if idle == _PATIENCE:
             break
     common = min(losses, key=lambda s: held.mean(losses[s]))
+    if np.isfinite(common):
+        first, held.at = l2, points[common]
+        for stronger in sorted(v for v in l2_grid if v > first):
+            loss, margins = held.losses(stronger, common * scale)
+            results.append(held.result(stronger, common, loss, margins))
+            if held.mean(loss) >= held.mean(losses[common]):
+                break
+            l2, losses[common] = stronger, loss
+        if l2 > first:
+            tried = sorted(points)
+            at = tried.index(common)
+            losses = {common: losses[common]}
+            for strength in (*tried[at + 1 : at + 2], *tried[max(0, at - 1) : at]):
+                losses[strength], margins = held.losses(l2, strength * scale)
+                results.append(held.result(l2, strength, losses[strength], margins))
+            common = min(losses, key=lambda s: held.mean(losses[s]))
     chosen = np.full(problem.n_domains, common)
     for d, (mine, free) in enumerate(zip(own, alone)):
         gains = {s: held.gain(losses[common], loss, mine) for s, loss in losses.items()} if free else {}

@@ -50,9 +50,10 @@ class PooledRewardModel(RoutedRewardModel):
     Parameters
     ----------
     expert : LinearHead, optional
-        The head that is pooled: its featurizer (fitted on all pairs, one for all domains), objective, ``l2`` (of
-        :math:`w_0`; ``"cv"`` picks it from ``l2_grid`` for the single head) and solver settings. ``LinearHead(l2="cv")``
-        where absent. Other models cannot be pooled here.
+        The head that is pooled: its featurizer (fitted on all pairs, one for all domains), objective, ``l2`` and solver
+        settings. ``l2`` is that of :math:`w_0`; ``"cv"`` picks it from ``l2_grid`` for the single head and, under
+        ``strength="cv"``, then tries the stronger ones of the grid beside deviations. ``LinearHead(l2="cv")`` where
+        absent. Other models cannot be pooled here.
     router, routing, random_state, k, prompt_weight
         As in :class:`RoutedRewardModel`.
     fallback : bool, optional
@@ -160,9 +161,8 @@ class PooledRewardModel(RoutedRewardModel):
         objective = make_objective(template.objective)
         featurizer = template._new_featurizer().fit(prefs)
         frames = [self._frame(template, featurizer, prefs.in_domain(d))[0] for d in self.domains_]
-        # a pass is a product a domain
-        largest = max(len(prefs.in_domain(d).active) for d in self.domains_)
-        with threads_for(largest * featurizer.dim_):
+        # a pass is a product a domain, and those are small
+        with threads_for(len(prefs.active) * featurizer.dim_ // len(self.domains_)):
             problem = PooledProblem(objective, featurizer, prefs, self.domains_, frames)
             choice = self._choose(template, problem, prefs, strengths)
             weights = problem.solve(choice.l2, choice.strength, tol=template.tol, max_iter=template.max_iter, who=_WHO)[
