@@ -21,6 +21,7 @@ _PUBLIC = {
     "LinearHead": "embedrm.heads.linear",
     "LogisticRouter": "embedrm.routers.logistic",
     "MLPHead": "embedrm.heads.mlp",
+    "MixtureRewardModel": "embedrm.composites.mixture",
     "PreferenceDataset": "embedrm.datasets",
     "RandomHead": "embedrm.heads.random",
     "Report": "embedrm.reporting",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from embedrm.annotation import annotate
     from embedrm.composites.calibrated import CalibratedRewardModel
     from embedrm.composites.ensemble import EnsembleRewardModel
+    from embedrm.composites.mixture import MixtureRewardModel
     from embedrm.composites.routed import RoutedRewardModel
     from embedrm.datasets import PreferenceDataset, read_preferences
     from embedrm.datasets.bundled import load_bundled

@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, softmax
 
-from embedrm.composites._mixture_solver import minimise
+from embedrm.composites._mixture_solver import Metric, minimise
 from embedrm.preferences import Rows
 
 Array = NDArray[np.float64]
+
+# Directions of the prompts in which clusters are looked for.
+_CLUSTER_DIM = 32
 
 
 def kept_logits(logits: Array, k: int, dropped: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
@@ -148,9 +151,12 @@ def logistic_start(
 
 
 def clusters(z: NDArray[Any], weight: Array, n: int, random_state: int) -> Rows:
-    """Number each prompt by its cluster, at most n of them; whichever way the rows are ordered."""
+    """Number each prompt by its cluster, at most n of them, in its leading directions; the order of rows does not matter."""
     from sklearn.cluster import KMeans
 
+    if z.shape[1] > _CLUSTER_DIM:
+        weighted = z * np.sqrt(weight * len(z)).astype(z.dtype)[:, None]
+        z = z @ Metric.of(weighted, 1.0).directions[:, -_CLUSTER_DIM:].astype(z.dtype)
     rng = np.random.default_rng([random_state, 7])
     order = np.argsort(z.astype(np.float64) @ rng.normal(size=z.shape[1]), kind="stable")
     distinct = len(np.unique(z, axis=0)) if len(z) <= n else n

@@ -231,6 +231,23 @@ def test_merging_twins_changes_nothing(fitted):
     np.testing.assert_allclose(merged.prune(prefs, 1).gates(prefs.responses), 1.0)
 
 
+def test_a_merged_expert_is_the_mean_by_importance_of_the_most_alike(fitted):
+    prefs, model = fitted
+    columns = model.featurizer_.transform(prefs.responses) @ model.coef_[:, :3]
+    margins = columns[prefs.pairs[:, 0]] - columns[prefs.pairs[:, 1]]
+    cosine = {
+        (a, b): margins[:, a] @ margins[:, b] / np.linalg.norm(margins[:, a]) / np.linalg.norm(margins[:, b])
+        for a, b in ((0, 1), (0, 2), (1, 2))
+    }
+    a, b = max(cosine, key=cosine.get)
+    weighted = prefs[np.repeat(np.arange(len(prefs)), np.where(prefs.domain == model.expert_names_[a], 3, 1))]
+    merged = model.prune(weighted, 2, "likeness")
+    name = f"{model.expert_names_[a]} + {model.expert_names_[b]}"
+    gate = model.gates(prefs.responses)[weighted.prompt_rows].mean(axis=0)
+    expected = (gate[a] * model.coef_[:, a] + gate[b] * model.coef_[:, b]) / (gate[a] + gate[b])
+    np.testing.assert_allclose(merged.coef_[:, merged.expert_names_.index(name)], expected, rtol=1e-9)
+
+
 def test_one_direction_keeps_experts_that_are_multiples_of_one(fitted):
     prefs, model = fitted
     alike = model.prune(prefs, 3)
