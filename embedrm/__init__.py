@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Annotator": "embedrm.numerics.annotation",
     "CalibratedRewardModel": "embedrm.composites.calibrated",
+    "CentroidRouter": "embedrm.routers.centroid",
     "EmbeddedPreferences": "embedrm.preferences",
     "EmbeddedResponses": "embedrm.preferences",
     "EmbeddingStore": "embedrm.store",
@@ -17,18 +18,22 @@ _PUBLIC = {
     "Featurizer": "embedrm.featurizers",
     "GBDTHead": "embedrm.heads.gbdt",
     "HashingEncoder": "embedrm.encoders.hashing",
+    "KNNRouter": "embedrm.routers.knn",
     "LengthHead": "embedrm.heads.length",
+    "LightGBMRouter": "embedrm.routers.lightgbm",
     "LinearHead": "embedrm.heads.linear",
     "LogisticRouter": "embedrm.routers.logistic",
     "MLPHead": "embedrm.heads.mlp",
     "MixtureRewardModel": "embedrm.composites.mixture",
     "PreferenceDataset": "embedrm.datasets",
     "RandomHead": "embedrm.heads.random",
+    "RejectingRouter": "embedrm.routers.rejecting",
     "Report": "embedrm.reporting",
     "RewardModel": "embedrm.reward_model",
     "RewardPipeline": "embedrm.pipeline",
     "RoutedRewardModel": "embedrm.composites.routed",
     "SentenceEncoder": "embedrm.encoders.sentence",
+    "SklearnRouter": "embedrm.routers.scikit",
     "annotate": "embedrm.annotation",
     "compare": "embedrm.reporting.evaluation",
     "diagnose_comparisons": "embedrm.evaluation.connectivity",
@@ -66,7 +71,12 @@ if TYPE_CHECKING:
     from embedrm.reporting import Report
     from embedrm.reporting.evaluation import compare, evaluate
     from embedrm.reward_model import RewardModel
+    from embedrm.routers.centroid import CentroidRouter
+    from embedrm.routers.knn import KNNRouter
+    from embedrm.routers.lightgbm import LightGBMRouter
     from embedrm.routers.logistic import LogisticRouter
+    from embedrm.routers.rejecting import RejectingRouter
+    from embedrm.routers.scikit import SklearnRouter
     from embedrm.store import EmbeddingStore
 
 
