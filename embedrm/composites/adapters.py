@@ -93,18 +93,16 @@ class AdapterRewardModel(RoutedRewardModel):
 
     Attributes
     ----------
-    domains_ : list of str
-    trunk_ : MLPHead
+    domains_, trunk_
+        Names, sorted; an :class:`embedrm.MLPHead`.
     adapters_ : list of dict of str to ndarray
         In the order of ``domains_``: ``A0`` (n_in, r), ``B0`` (r, n_out), ``bias0`` (n_out,) and so on, and ``head``.
     epochs_, n_held_out_ : ndarray of shape (n_domains,), int
         The epoch that each adapter was kept from; prompt groups of its domain that were held out.
     scale_, offset_ : ndarray of shape (n_domains,)
         Calibration of the experts, as in :class:`embedrm.RoutedRewardModel`; see Notes.
-    pooled_scale_ : float
-        Scale fitted to the held-out margins of all domains.
-    scaling_, router_scaling_ : float
-        alpha / r of the rewards' adapters and of the router's.
+    pooled_scale_, scaling_, router_scaling_ : float
+        Scale fitted to the held-out margins of all domains; alpha / r of the rewards' adapters and of the router's.
     router_adapter_ : dict of str to ndarray
         Factors and softmax layer (``head`` and its bias); empty with a router of its own.
     router_centre_, router_spread_ : ndarray of shape (dim,), float64
@@ -270,8 +268,8 @@ class AdapterRewardModel(RoutedRewardModel):
         if self.calibrate:
             experts = [self._expert(a) for a in adapters]
             scale, self.pooled_scale_ = fit_scales(experts, tests, self.pooled_scale_)
-            owns = [prefs.in_domain(d) for d in new]
-            offset = np.array([e._rewards(own.responses, own.active).mean() for e, own in zip(experts, owns)])
+            active = [prefs.in_domain(d).active for d in new]
+            offset = np.array([e._rewards(prefs.responses, rows).mean() for e, rows in zip(experts, active)])
         names, adapters = [*self.domains_, *new], [*self.adapters_, *adapters]
         order = np.argsort(names, kind="stable")
         self.domains_, self.adapters_ = [names[k] for k in order], [adapters[k] for k in order]
@@ -373,8 +371,8 @@ class AdapterRewardModel(RoutedRewardModel):
         if domain not in self.domains_:
             raise unknown_name("domain", domain, self.domains_)
         head = copy.copy(self.trunk_)
-        adapter = self.adapters_[self.domains_.index(domain)]
-        head.weights_, head.biases_ = merge(trunk_of(self.trunk_), adapter, self.scaling_)
+        k = self.domains_.index(domain)
+        head.weights_, head.biases_ = merge(trunk_of(self.trunk_), self.adapters_[k], self.scaling_)
         return head
 
     def parameter_counts(self) -> dict[str, int]:
