@@ -360,7 +360,7 @@ class RoutedRewardModel(RewardModel):
                 rewards = self.experts_[e]._rewards(responses, all_rows[mine])
                 out[mine] = (rewards - self.offset_[e]) * self.scale_[e]
         if self.general_ is not None:
-            left = ~gates.any(axis=1)[local]
+            left = np.asarray(~gates.any(axis=1))[local]
             if left.any():
                 rewards = self.general_._rewards(responses, all_rows[left])
                 out[left] = (rewards - self.general_offset_) * self.general_scale_

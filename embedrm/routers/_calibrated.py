@@ -224,7 +224,7 @@ class CalibratedRouter(Router):
 
 def whole_number(value: object, least: int) -> bool:
     """Whether a parameter is a whole number of at least ``least``."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
 def mean_and_spread(matrix: NDArray[Any], weight: Array) -> tuple[Array, Array]:

@@ -128,8 +128,7 @@ def prompt_pair_weights(preferences: EmbeddedPreferences) -> NDArray[np.float64]
     rows = preferences.active_prompts
     of_pair = np.searchsorted(rows, preferences.responses.prompt_of[preferences.pairs])
     half = np.repeat(0.5 * preferences.weight, 2)
-    weights: NDArray[np.float64] = np.bincount(of_pair.ravel(), weights=half, minlength=len(rows))
-    return weights
+    return np.bincount(of_pair.ravel(), weights=half, minlength=len(rows)).astype(np.float64)
 
 
 def takes_weights(router: Router) -> bool:
