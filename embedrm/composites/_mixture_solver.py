@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _MEMORY = 10
-_HALVINGS = 25
+_HALVINGS = 12
 # Widths up to which a metric keeps every direction; beyond, its leading ones, found by a randomised range finder.
 _FULL_DIM = 512
 _RANK = 192
@@ -75,7 +75,11 @@ def minimise(
                 break
             t *= 0.5
         else:
-            break
+            if not history:
+                break
+            # a sparse gate jumps where its kept experts change: begin again from the metric alone
+            history.clear()
+            continue
         s, y = new_x - x, new_slope - slope
         if (sy := float(s @ y)) > 1e-10 * float(np.sqrt((s @ s) * (y @ y))):
             history.append((s, y, sy))

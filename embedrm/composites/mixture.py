@@ -146,7 +146,7 @@ class MixtureRewardModel(Pruning, RewardModel):
         l2_grid: Iterable[float] = L2_GRID,
         cv: int = 3,
         gate_l2: float = 1e-2,
-        supervision: float = 0.3,
+        supervision: float = 1.0,
         prompt_weights: str = "pairs",
         balance: float = 0.0,
         variation: float = 0.0,
