@@ -36,7 +36,11 @@ class World:
         prompts, responses = self.texts(rng, domain_of, 2)
         own = np.einsum("nkd,nd->nk", responses.astype(np.float64), self.teachers[domain_of])
         own *= STD / np.sqrt(0.5 * np.square(own[:, 0] - own[:, 1]).mean())
-        return EmbeddedPreferences.from_arrays(responses, prompt=prompts, rewards=own, domain=names(domain_of))
+        # lengths that say nothing of the reward
+        lengths = rng.integers(50, 2000, size=own.size)
+        return EmbeddedPreferences.from_arrays(
+            responses, prompt=prompts, rewards=own, domain=names(domain_of), covariates={"characters": lengths}
+        )
 
     def texts(self, rng: np.random.Generator, domain_of: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Vectors of prompts (n, dim) and of k responses to each (n, k, dim), float32."""
