@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 # Public name -> module. Nothing below is imported until it is asked for.
 _PUBLIC = {
+    "AdapterRewardModel": "embedrm.composites.adapters",
     "Annotator": "embedrm.numerics.annotation",
     "CalibratedRewardModel": "embedrm.composites.calibrated",
     "CentroidRouter": "embedrm.routers.centroid",
@@ -25,6 +26,7 @@ _PUBLIC = {
     "LogisticRouter": "embedrm.routers.logistic",
     "MLPHead": "embedrm.heads.mlp",
     "MixtureRewardModel": "embedrm.composites.mixture",
+    "PooledRewardModel": "embedrm.composites.pooled",
     "PreferenceDataset": "embedrm.datasets",
     "RandomHead": "embedrm.heads.random",
     "RejectingRouter": "embedrm.routers.rejecting",
@@ -48,9 +50,11 @@ __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from embedrm.annotation import annotate
+    from embedrm.composites.adapters import AdapterRewardModel
     from embedrm.composites.calibrated import CalibratedRewardModel
     from embedrm.composites.ensemble import EnsembleRewardModel
     from embedrm.composites.mixture import MixtureRewardModel
+    from embedrm.composites.pooled import PooledRewardModel
     from embedrm.composites.routed import RoutedRewardModel
     from embedrm.datasets import PreferenceDataset, read_preferences
     from embedrm.datasets.bundled import load_bundled

@@ -46,6 +46,6 @@ def _count(value: Any, seen: set[int]) -> int:
     own = getattr(value, "parameter_counts", None)
     if own is not None:
         return int(own()["total"])
-    left_out = getattr(value, "not_parameters", frozenset())
+    left_out: frozenset[str] = getattr(value, "not_parameters", frozenset())
     fitted = {k: v for k, v in vars(value).items() if k.endswith("_") and not k.startswith("_") and k not in left_out}
     return sum(_count(v, seen) for v in fitted.values())

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
+from embedrm.composites._domain_changes import DomainChanges
 from embedrm.composites._held_out import out_of_fold_margins
 from embedrm.composites._linear_experts import LinearExperts
 from embedrm.errors import InvalidInputError, unknown_name
@@ -29,7 +30,7 @@ _GATE_ROWS = 65_536
 
 
 @COMPOSITES.register("routed")
-class RoutedRewardModel(RewardModel):
+class RoutedRewardModel(DomainChanges, RewardModel):
     r"""One expert for each domain behind a router that sees the prompt only (RODOS).
 
     With gate :math:`g_d(x)` and the calibrated rewards :math:`\tilde r_d = a_d (r_d - b_d)` of the experts,
@@ -141,51 +142,6 @@ class RoutedRewardModel(RewardModel):
         self._learn_routes(router, prefs)
         return self
 
-    def add_domain(self, preferences: EmbeddedPreferences) -> RoutedRewardModel:
-        """Return a model with an expert for each new domain and the router fitted anew; this one is not changed.
-
-        The other experts are shared, not copied, with their scales and offsets, so that their rewards are the same bits. The
-        general head stays what it was.
-
-        Parameters
-        ----------
-        preferences : EmbeddedPreferences
-            Pairs of the new domains, and of all the old ones for the prompts on which the router learns to tell them apart:
-            what the model was fitted on together with what is new. Of the old domains only prompts are read.
-
-        Raises
-        ------
-        InvalidInputError
-            Without a new domain, or without prompts of an old one.
-        """
-        check_is_fitted(self, "experts_")
-        prefs = check_preferences(preferences, f"{type(self).__name__}.add_domain")
-        router = self._check_parameters()
-        self._refuse_cross_prompt(prefs, self.calibrate)
-        new = [d for d in prefs.domains if d not in self.domains_]
-        if not new:
-            raise InvalidInputError(
-                f"add_domain needs pairs of a domain without an expert, got only {', '.join(prefs.domains)}; to train a "
-                "domain again, fit"
-            )
-        missing = sorted(set(self.domains_) - set(prefs.responses.domain[prefs.active_prompts].tolist()))
-        if missing:
-            raise InvalidInputError(
-                f"add_domain refits the router and needs prompts of every domain, got none of {', '.join(missing)}; pass "
-                "the pairs that the model was fitted on together with the new ones"
-            )
-        other = copy.copy(self)
-        other.domains_ = new
-        experts, scale, offset = other._fit_new_experts(prefs[np.isin(prefs.domain, new)])
-        names = [*self.domains_, *new]
-        order = np.argsort(names, kind="stable")
-        other.domains_ = [names[i] for i in order]
-        other.experts_ = [[*self.experts_, *experts][i] for i in order]
-        other.scale_ = np.concatenate([self.scale_, scale])[order]
-        other.offset_ = np.concatenate([self.offset_, offset])[order]
-        other._learn_routes(router, prefs)
-        return other
-
     def _check_parameters(self) -> Router:
         """Refuse wrong parameters; returns the router to fit."""
         if self.routing not in ROUTINGS:
@@ -253,11 +209,12 @@ class RoutedRewardModel(RewardModel):
         return head, self._calibrated_scale(head, prefs), float(head._rewards(prefs.responses, prefs.active).mean())
 
     def _calibrated_scale(self, expert: RewardModel, own: EmbeddedPreferences) -> float:
-        if len(np.unique(own.groups)) < 2:
+        counted = own[own.weight > 0]
+        n_groups = len(np.unique(counted.groups))
+        if n_groups < 2:
             return 1.0
-        margins = out_of_fold_margins(expert, own, self.cv, "RoutedRewardModel")
-        weight = own.weight if own.weight.sum() > 0 else None
-        return fit_margin_scale(margins, own.outcome, weight, n_independent=len(np.unique(own.groups)))
+        margins = out_of_fold_margins(expert, counted, self.cv, "RoutedRewardModel")
+        return fit_margin_scale(margins, counted.outcome, counted.weight, n_independent=n_groups)
 
     def with_routing(self, routing: str, random_state: int | None = None, k: int | None = None) -> RoutedRewardModel:
         """Return the same fitted experts and router under another routing; nothing is refitted or copied."""

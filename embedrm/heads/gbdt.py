@@ -102,7 +102,8 @@ class GBDTHead(FeatureHead):
     with ``deterministic``, on slopes rounded to one grid of 24 bits, whose sums are exact in any order.
 
     Features are binned block by block, from memory maps too. What is held is their bins, one byte for each feature of each
-    response (beyond 128 Mi of them; below, a copy in the order of rows makes it two to three), and some 100 bytes a pair.
+    response (beyond 128 Mi of them; below, a copy in the order of rows makes it two to three), and some 400 bytes a pair,
+    comparison graph included (`benchmarks/memory.py`).
 
     Wrong to use where a linear reward is expected and responses are few: a slope takes many splits.
 

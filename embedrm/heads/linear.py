@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,16 @@ from embedrm.errors import InvalidInputError
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
 from embedrm.heads import HEADS
-from embedrm.heads._groups import group_ranks
+from embedrm.heads._penalty import L2_GRID, check_l2, choose_l2
 from embedrm.heads.base import FeatureHead
-from embedrm.numerics.bradley_terry import log_loss
-from embedrm.numerics.folds import group_folds
-from embedrm.numerics.graph import gather_margins
 from embedrm.numerics.solver import metric_transform, minimise
 from embedrm.numerics.solver_many import minimise_many
 from embedrm.numerics.threads import threads_for
-from embedrm.numerics.ties import pair_credit
 from embedrm.objectives import Comparisons, Objective, make_objective
 from embedrm.objectives._pairwise import PairwiseLoss
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import check_finite, check_preferences
 
-L2_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Pairs sampled for the metric of the solver, per feature; it shapes the path to the optimum, not the optimum.
 _METRIC_PAIRS_PER_FEATURE = 4
 _METRIC_MIN_PAIRS = 2_048
@@ -201,50 +197,26 @@ class LinearHead(FeatureHead):
         return Featurizer() if self.featurizer is None else clone(self.featurizer)
 
     def _check_parameters(self) -> None:
-        if self.l2 != "cv" and not (isinstance(self.l2, (int, float)) and np.isfinite(self.l2) and self.l2 >= 0):
-            raise InvalidInputError(f"LinearHead needs l2 to be a number >= 0 or 'cv', got {self.l2!r}")
+        check_l2(self, "LinearHead")
         if not self.tol > 0.0:
             raise InvalidInputError(f"LinearHead needs tol > 0, got {self.tol!r}")
         if not (isinstance(self.max_iter, int) and self.max_iter >= 1):
             raise InvalidInputError(f"LinearHead needs max_iter to be a whole number >= 1, got {self.max_iter!r}")
 
     def _choose_l2(self, prefs: EmbeddedPreferences, whole: _Problem) -> tuple[float, list[dict[str, float]]]:
-        grid = sorted({float(v) for v in self.l2_grid}, reverse=True)
-        if not grid or grid[-1] < 0:
-            raise InvalidInputError(f"LinearHead(l2='cv') needs l2_grid of numbers >= 0, got {tuple(self.l2_grid)!r}")
-        logits = whole.objective.margins_are_logits
-        sums, total, labelled = np.zeros((2, len(grid))), 0.0, 0
-        for train, held_out in group_folds(group_ranks(prefs), self.cv, "LinearHead(l2='cv')", prefs.weight):
-            outside = prefs[held_out]
-            # nothing of a fold outlives the call: the next one would hold its own beside it
-            sums += self._judge(grid, prefs[train], outside, whole)
-            total += float(outside.weight.sum())
-            labelled += int((~outside.ties).sum())
-        results = [
-            {"l2": l2, "log_loss" if logits else "loss": float(loss / total), "accuracy": float(hit / max(1, labelled))}
-            for l2, loss, hit in zip(grid, *sums)
-        ]
-        return grid[int(np.argmin(sums[0]))], results
+        return choose_l2(self, prefs, partial(self._held_out, whole), whole.objective, "LinearHead")
 
-    def _judge(
-        self, grid: list[float], inside: EmbeddedPreferences, outside: EmbeddedPreferences, whole: _Problem
-    ) -> NDArray[np.float64]:
-        """Summed held-out loss and credit (2, len(grid)) of each penalty, fitted on the inside of a fold."""
-        sums, featurizer = np.zeros((2, len(grid))), self._new_featurizer().fit(inside)
+    def _held_out(
+        self, whole: _Problem, inside: EmbeddedPreferences, outside: EmbeddedPreferences, grid: Sequence[float]
+    ) -> Iterator[tuple[NDArray[np.float64], None]]:
+        """Rewards of held-out responses by weights fitted on the inside, at each penalty, each starting at the last."""
+        featurizer = self._new_featurizer().fit(inside)
         problem = _Problem(self, whole.objective, featurizer, inside, whole)
         scorer = LinearMap(featurizer, outside.responses, outside.active)
-        unseen = None if whole.objective.margins_are_logits else whole.objective.loss(Comparisons.of(outside))
         theta = None
-        for k, l2 in enumerate(grid):
+        for l2 in grid:
             theta, _ = problem.solve(l2, theta, tol=max(self.tol, 1e-6))
-            rewards = check_finite(scorer.forward(theta), "LinearHead.fit")
-            margins = gather_margins(rewards, outside.local_pairs)
-            if unseen is None:
-                sums[0, k] = outside.weight @ log_loss(margins, outside.outcome)
-            else:
-                sums[0, k] = float(outside.weight.sum()) * unseen.evaluate(rewards).value
-            sums[1, k] = pair_credit(margins[~outside.ties]).sum()
-        return sums
+            yield check_finite(scorer.forward(theta), "LinearHead.fit"), None
 
 
 class _Problem:

@@ -218,6 +218,34 @@ class TestAddDomain:
             fitted.add_domain(prefs[prefs.domain != "alpha"])
 
 
+class TestDropDomain:
+    def test_it_is_the_model_fitted_without_the_domain(self):
+        prefs, _ = example_preferences(31)
+        whole = model().fit(prefs)
+        dropped, without = whole.drop_domain("beta", prefs), model().fit(prefs[prefs.domain != "beta"])
+        assert (whole.domains_, dropped.domains_) == (["alpha", "beta", "gamma"], ["alpha", "gamma"])
+        np.testing.assert_array_equal(dropped.predict(prefs), without.predict(prefs))
+        np.testing.assert_array_equal(dropped.router_.coef_, without.router_.coef_)
+
+    def test_dropped_and_added_again_nothing_has_changed(self):
+        prefs, _ = example_preferences(31)
+        whole = model().fit(prefs)
+        np.testing.assert_array_equal(
+            whole.drop_domain("gamma", prefs).add_domain(prefs).predict(prefs), whole.predict(prefs)
+        )
+
+    def test_what_cannot_be_dropped_is_named(self):
+        prefs, _ = example_preferences()
+        fitted = model().fit(prefs)
+        with pytest.raises(InvalidInputError, match="unknown domain with an expert 'betta'"):
+            fitted.drop_domain("betta", prefs)
+        with pytest.raises(InvalidInputError, match="every domain that stays, got none of gamma; pass the pairs"):
+            fitted.drop_domain("beta", prefs[prefs.domain != "gamma"])
+        only = model().fit(prefs[prefs.domain == "beta"])
+        with pytest.raises(InvalidInputError, match="every domain that stays, got none of any"):
+            only.drop_domain("beta", prefs)
+
+
 class TestSmallDomains:
     def test_five_pairs_make_an_expert(self):
         prefs, _ = example_preferences()

@@ -1,4 +1,4 @@
-"""Namgoong et al. (2024): router-based domain reward models. Here: RODOS and its controls, on a frozen encoder."""
+"""Namgoong et al. (2024): router-based domain reward models, on a frozen encoder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from embedrm.composites.routed import RoutedRewardModel
 from embedrm.evaluation import accuracy_facts, comparison_facts, wrong_expert_facts
 from embedrm.experiments.papers import PAPERS
 from embedrm.experiments.papers.base import Paper
+from embedrm.experiments.routing_study import RoutingStudy
 from embedrm.experiments.study import StudyData
 from embedrm.featurizers import Featurizer
 from embedrm.heads.length import LengthHead
@@ -24,8 +25,6 @@ from embedrm.reporting import Report, Table
 from embedrm.reporting.accuracy import (
     accuracy_figure,
     accuracy_table,
-    comparison_table,
-    margin_table,
     splits_table,
     wrong_expert_figure,
 )
@@ -136,19 +135,20 @@ class _Comparison:
 class Namgoong2024(Paper):
     """Router-based domain reward models."""
 
-    title = "Router-based domain reward models (RODOS)"
+    title = "Router-based domain reward models"
     citation = (
         "Namgoong, Jung, Jung and Roh (2024), Exploring Domain Robust Lightweight Reward Models based on Router "
         "Mechanism, Findings of ACL 2024."
     )
     setting = (
-        "an analogue. The paper tunes one small language model for each domain and one as the router; here linear heads "
-        "and a logistic router share one frozen encoder."
+        "an analogue. The paper tunes small language models: one for each domain and one as the router (RODOS), one with "
+        "experts inside (MoRE), one with adapters (ARLISS); here heads, experts, adapters and routers "
+        "share one frozen encoder."
     )
 
     def estimate(self, preset: str = "quick") -> str:
         """Say how long the study takes after encoding."""
-        return {"quick": "under half a minute after encoding", "full": "about a minute after encoding"}[preset]
+        return {"quick": "one to two minutes after encoding", "full": "five to ten minutes after encoding"}[preset]
 
     def tour(self, data: StudyData, progress: Progress = silent) -> tuple[list[str], Section]:
         """Shared head, routed heads and their controls; the wrong-expert matrix."""
@@ -162,45 +162,19 @@ class Namgoong2024(Paper):
         return c.findings(), Section(self.title, text, [table, *c.heldout_tables()], figures)
 
     def study(self, data: StudyData, preset: str, progress: Progress = silent) -> Report:
-        """Make the tour's comparison in full: paired tests, router table, margins; ``full`` chooses the features too."""
+        """All variants, routes, sizes, domains that come and go, claims; ``full`` chooses the features too."""
         report = Report("reproduction", self.title, notes=[data.sentence(), f"{self.citation} Here: {self.setting}"])
-        featurizer, n_resamples = FEATURES["response"], N_RESAMPLES
+        featurizer, options = FEATURES["response"], {"n_seeds": 5, "n_added": 2, "n_resamples": N_RESAMPLES}
         if preset == "full":
             featurizer, table = _choose_features(data, progress)
             report.add_section(
                 "Features", "Chosen by the log loss of training folds, whole prompt groups held out.", [table]
             )
-            n_resamples = 5 * N_RESAMPLES
-        c = _Comparison(data, featurizer, progress, n_resamples)
-        report.summary += c.findings()
-        report.add_section(
-            "Accuracy",
-            tables=[
-                accuracy_table(c.accuracy, "router-comparison", "One head or one for each domain?", groups=GROUPS),
-                *c.heldout_tables(),
-            ],
-            figures=[accuracy_figure(c.accuracy, TOUR_FIGURE, "router-comparison")],
-        )
-        tables = [
-            comparison_table(c.compare(label, SHARED), label, SHARED, f"comparison-{routing}")
-            for routing, label in ROUTINGS.items()
-            if routing != "random"
-        ]
-        report.add_section("Against the shared head", tables=tables)
-        report.add_section("Routes", tables=[_router_table(c.router)], figures=[wrong_expert_figure(c.wrong_expert)])
-        report.add_section("Scale of the rewards", tables=[margin_table(c.accuracy)])
+            options = {"n_seeds": 10, "n_added": len(data.train.domains), "n_resamples": 5 * N_RESAMPLES}
+        study = RoutingStudy(data, featurizer, progress=progress, **options)
+        report.summary += study.findings()
+        study.add_sections(report)
         return report
-
-
-def _router_table(facts: dict[str, Any]) -> Table:
-    names = facts["domains"]
-    columns: list[dict[str, Any]] = [{"key": "truth", "label": "true domain"}]
-    columns += [{"key": f"d{i}", "label": name, "kind": "integer"} for i, name in enumerate(names)]
-    rows = [{"truth": a, **{f"d{i}": n for i, n in enumerate(row)}} for a, row in zip(names, facts["counts"])]
-    caption = (
-        f"Test prompts by true domain (rows) and routed domain (columns); {facts['accuracy']:.1%} on the diagonal."
-    )
-    return Table("router", "Where the router sends prompts", columns, rows, caption=caption)
 
 
 def _choose_features(data: StudyData, progress: Progress) -> tuple[Featurizer, Table]:

@@ -1,0 +1,125 @@
+"""Domains that come and go in a routed model, without training the experts of the others again."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
+
+from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.preferences import EmbeddedPreferences
+from embedrm.reward_model import RewardModel, check_preferences
+from embedrm.routers.base import Router
+
+Self = TypeVar("Self", bound="DomainChanges")
+
+
+class DomainChanges:
+    """What :class:`embedrm.RoutedRewardModel` offers for domains that are added to it or dropped from it."""
+
+    domains_: list[str]
+    experts_: list[RewardModel]
+    scale_: NDArray[np.float64]
+    offset_: NDArray[np.float64]
+    calibrate: bool
+
+    def _check_parameters(self) -> Router:
+        raise TypeError(f"{type(self).__name__} does not implement _check_parameters")
+
+    def _fit_new_experts(
+        self, prefs: EmbeddedPreferences
+    ) -> tuple[list[RewardModel], NDArray[np.float64], NDArray[np.float64]]:
+        raise TypeError(f"{type(self).__name__} does not implement _fit_new_experts")
+
+    def _learn_routes(self, router: Router, prefs: EmbeddedPreferences) -> None:
+        raise TypeError(f"{type(self).__name__} does not implement _learn_routes")
+
+    @staticmethod
+    def _refuse_cross_prompt(prefs: EmbeddedPreferences, calibrated: Any) -> None:
+        raise TypeError("a routed model implements _refuse_cross_prompt")
+
+    def add_domain(self: Self, preferences: EmbeddedPreferences) -> Self:
+        """Return a model with an expert for each new domain and the router fitted anew; this one is not changed.
+
+        The other experts are shared, not copied, with their scales and offsets, so that their rewards are the same bits. The
+        general head stays what it was.
+
+        Parameters
+        ----------
+        preferences : EmbeddedPreferences
+            Pairs of the new domains, and of all the old ones for the prompts on which the router learns to tell them apart:
+            what the model was fitted on together with what is new. Of the old domains only prompts are read.
+
+        Raises
+        ------
+        InvalidInputError
+            Without a new domain, or without prompts of an old one.
+        """
+        check_is_fitted(self, "experts_")
+        prefs = check_preferences(preferences, f"{type(self).__name__}.add_domain")
+        router = self._check_parameters()
+        self._refuse_cross_prompt(prefs, self.calibrate)
+        new = [d for d in prefs.domains if d not in self.domains_]
+        if not new:
+            raise InvalidInputError(
+                f"add_domain needs pairs of a domain without an expert, got only {', '.join(prefs.domains)}; to train a "
+                "domain again, fit"
+            )
+        missing = sorted(set(self.domains_) - set(prefs.responses.domain[prefs.active_prompts].tolist()))
+        if missing:
+            raise InvalidInputError(
+                f"add_domain refits the router and needs prompts of every domain, got none of {', '.join(missing)}; pass "
+                "the pairs that the model was fitted on together with the new ones"
+            )
+        other = copy.copy(self)
+        other.domains_ = new
+        experts, scale, offset = other._fit_new_experts(prefs[np.isin(prefs.domain, new)])
+        names = [*self.domains_, *new]
+        order = np.argsort(names, kind="stable")
+        other.domains_ = [names[i] for i in order]
+        other.experts_ = [[*self.experts_, *experts][i] for i in order]
+        other.scale_ = np.concatenate([self.scale_, scale])[order]
+        other.offset_ = np.concatenate([self.offset_, offset])[order]
+        other._learn_routes(router, prefs)
+        return other
+
+    def drop_domain(self: Self, domain: str, preferences: EmbeddedPreferences) -> Self:
+        """Return a model without the expert of a domain and with the router fitted anew; this one is not changed.
+
+        The other experts are shared, not copied. Independent experts never read the domain's pairs, so that the result is
+        what ``fit`` gives without the domain; what experts learned together (a shared part, a trunk, a general head) keeps
+        what it learned from it.
+
+        Parameters
+        ----------
+        domain : str
+        preferences : EmbeddedPreferences
+            Pairs of the other domains, whose prompts the router is fitted on; pairs of the domain itself are left out.
+
+        Raises
+        ------
+        InvalidInputError
+            For a domain without an expert, the only one, or without prompts of one that stays.
+        """
+        check_is_fitted(self, "experts_")
+        prefs = check_preferences(preferences, f"{type(self).__name__}.drop_domain")
+        router = self._check_parameters()
+        if domain not in self.domains_:
+            raise unknown_name("domain with an expert", domain, self.domains_)
+        keep = [k for k, name in enumerate(self.domains_) if name != domain]
+        prefs = prefs[np.isin(prefs.domain, [self.domains_[k] for k in keep])]
+        missing = sorted({self.domains_[k] for k in keep} - set(prefs.domains))
+        if not keep or missing:
+            raise InvalidInputError(
+                f"drop_domain refits the router and needs pairs of every domain that stays, got none of "
+                f"{', '.join(missing) or 'any'}; pass the pairs that the model was fitted on"
+            )
+        other = copy.copy(self)
+        other.domains_ = [self.domains_[k] for k in keep]
+        other.experts_ = [self.experts_[k] for k in keep]
+        other.scale_, other.offset_ = self.scale_[keep], self.offset_[keep]
+        other._learn_routes(router, prefs)
+        return other

@@ -1,0 +1,101 @@
+"""The study of router-based reward models on small generated data: its facts agree with slower ways to them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from embedrm import Featurizer, Report, RoutedRewardModel
+from embedrm.checks import example_preferences
+from embedrm.evaluation.claims import VERDICTS
+from embedrm.experiments import variants as v
+from embedrm.experiments.domain_changes import added_domain_facts, left_out_facts
+from embedrm.experiments.routing_study import RoutingStudy
+from embedrm.experiments.study import StudyData
+from embedrm.numerics.folds import hold_out
+
+FEATURES = Featurizer(["r"])
+
+
+@pytest.fixture(scope="module")
+def data() -> StudyData:
+    prefs, _ = example_preferences(120)
+    info = {
+        "encoder": {"kind": "given"},
+        "encoder_parameters": 1000,
+        "truncation": {"response": {"texts": 10, "truncated": 0}},
+    }
+    prefs.responses.info.update(info)
+    train, test = hold_out(prefs.groups, 0.4, 0, "the test", "more")
+    return StudyData("example", prefs[train], prefs[:0], prefs[test], prefs[:0])
+
+
+@pytest.fixture(scope="module")
+def study(data: StudyData) -> RoutingStudy:
+    return RoutingStudy(data, FEATURES, n_seeds=2, n_resamples=50)
+
+
+def test_every_variant_is_there_in_the_order_of_the_table(study):
+    assert list(study.variants) == list(v.GROUPS)
+    for name, variant in study.variants.items():
+        assert (
+            len(variant.margins["test"]) == (2 if name in v.SEEDED or name == v.ARLISS_SOFT else 1) or name == v.WRONG
+        )
+
+
+def test_wrong_routing_is_every_expert_but_the_own(data):
+    model = RoutedRewardModel(v.linear(FEATURES), routing="hard").fit(data.train)
+    wrong = v.wrong_margins(model, data.test)
+    assert wrong.shape == (len(model.domains_) - 1, len(data.test))
+    for i in (0, len(data.test) - 1):
+        one = data.test[[i]]
+        expected = []
+        for k, (domain, expert) in enumerate(zip(model.domains_, model.experts_)):
+            if domain != one.domain[0]:
+                expected.append(model.scale_[k] * expert.margins(one)[0])
+        np.testing.assert_allclose(np.sort(wrong[:, i]), np.sort(expected), rtol=1e-10)
+
+
+def test_a_domain_left_out_is_one_never_trained_on(data):
+    make = {v.SINGLE: v.factories(FEATURES)[v.SINGLE]}
+    rodos = RoutedRewardModel(v.linear(FEATURES), routing="hard").fit(data.train)
+    facts = left_out_facts(make, {v.RODOS: rodos}, data.train, data.test, (0, 1), frozenset(), n_resamples=20)
+    domain = data.train.domains[0]
+    rest, own = data.train[data.train.domain != domain], data.test[data.test.domain == domain]
+    for name, model in (
+        (v.SINGLE, v.linear(FEATURES)),
+        (v.RODOS, RoutedRewardModel(v.linear(FEATURES), routing="hard")),
+    ):
+        row = next(row for row in facts["rows"] if row["model"] == name)
+        assert row["domains"][domain]["value"] == model.fit(rest).score(own)
+
+
+def test_adding_a_domain_changes_no_other_and_ends_where_training_on_all_does(data):
+    full = RoutedRewardModel(v.linear(FEATURES), routing="hard").fit(data.train)
+    (row,) = added_domain_facts(full, 1.0, data.train, data.test, data.train.domains[:1], n_resamples=20)
+    assert row["changed"] == 0.0
+    assert row["difference"]["value"] == 0.0
+    assert row["after"] == row["full"]
+
+
+def test_claims_are_judged_and_sizes_counted(study):
+    assert [c["id"] for c in study.claims][:2] == ["rodos-most-accurate", "RODOS-comparable"]
+    assert {c["verdict"] for c in study.claims} <= set(VERDICTS)
+    n = len(study.rodos.domains_)
+    rows = {row["variant"]: row for row in study.accounting}
+    heads = study.variants[v.RODOS].parameters
+    assert rows[v.RODOS]["paper"] == (n + 1) * 1000 + heads
+    assert rows[v.RODOS]["shared"] == 1000 + heads
+
+
+def test_the_report_round_trips_and_names_every_claim(study):
+    report = Report("reproduction", "A study")
+    study.add_sections(report)
+    again = Report.from_dict(json.loads(report.to_json()))
+    assert again.to_dict() == report.to_dict()
+    assert len(again.claims) == len(study.claims) == 8
+    text = report.text()
+    assert all(claim["verdict"] in text for claim in study.claims)
+    assert report.html().count("<figure") >= 3
