@@ -92,16 +92,21 @@ class HeldOut:
         touched = np.unique(comparisons.pairs[part])
         return float(self.problem.objective.loss(comparisons.take(part)).evaluate(rewards[touched]).value)
 
-    def mean(self, losses: Array) -> float:
-        """Mean by weight."""
-        return float(np.average(losses, weights=self.prefs.weight))
+    def mean(self, losses: Array, mine: NDArray[np.bool_] | None = None) -> float:
+        """Mean by weight, of all pairs or of ``mine``."""
+        weight = self.prefs.weight
+        return float(np.average(losses, weights=weight if mine is None else np.where(mine, weight, 0.0)))
+
+    def n_groups(self, mine: NDArray[np.bool_]) -> int:
+        """Prompt groups of the pairs that count among ``mine``."""
+        return len(np.unique(self.group[mine & (self.prefs.weight > 0)]))
 
     def gain(self, losses: Array, other: Array, mine: NDArray[np.bool_]) -> tuple[float, float]:
         """By how much ``other`` is lower, a pair of ``mine`` on average, and its standard error over prompt groups."""
-        weight = self.prefs.weight[mine]
-        if not weight.sum() > 0:
+        mine = mine & (self.prefs.weight > 0)
+        if not mine.any():
             return 0.0, 0.0
-        weight = weight / weight.sum()
+        weight = self.prefs.weight[mine] / self.prefs.weight[mine].sum()
         difference = losses[mine] - other[mine]
         mean = float(weight @ difference)
         _, group = np.unique(self.group[mine], return_inverse=True)
@@ -160,10 +165,9 @@ def choose(
     losses = {np.inf: shared[l2][0]}
     held.at = shared[l2][2]
     own = [problem.pair_code == d for d in range(problem.n_domains)]
-    alone = [
-        min_groups is not None and len(np.unique(held.group[mine])) >= min_groups and bool(mine.any()) for mine in own
-    ]
-    best = [held.mean(losses[np.inf]), *(losses[np.inf][mine].mean() for mine, free in zip(own, alone) if free)]
+    alone = [min_groups is not None and held.n_groups(mine) >= min_groups for mine in own]
+    judged = [None, *(mine for mine, free in zip(own, alone) if free)]
+    best = [held.mean(losses[np.inf], mine) for mine in judged]
     idle, points = 0, {}
     for strength in strength_grid:
         if np.isinf(strength):
@@ -171,7 +175,7 @@ def choose(
         losses[strength], margins = held.losses(l2, strength * scale)
         results.append(held.result(l2, strength, losses[strength], margins))
         points[strength] = held.at
-        now = [held.mean(losses[strength]), *(losses[strength][mine].mean() for mine, free in zip(own, alone) if free)]
+        now = [held.mean(losses[strength], mine) for mine in judged]
         idle = idle + 1 if all(b <= a for a, b in zip(now, best)) else 0
         best = [min(a, b) for a, b in zip(now, best)]
         if idle == _PATIENCE:

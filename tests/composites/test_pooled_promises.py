@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 
 from embedrm import EmbeddedPreferences, LinearHead, LogisticRouter, MLPHead, RoutedRewardModel
 from embedrm.checks import example_preferences
+from embedrm.composites._pooled_strength import HeldOut
 from embedrm.composites.pooled import PooledRewardModel
 from embedrm.errors import InvalidInputError
 from embedrm.evaluation import comparison_facts
@@ -97,6 +100,22 @@ def test_a_domain_that_differs_gets_a_strength_of_its_own():
     assert len(set((free.tau_ / share).round(6))) > 1
     few = pooled(LinearHead(l2=0.01), strength="cv", min_groups=10_000).fit(prefs)
     np.testing.assert_array_equal(few.tau_, tied.tau_)
+
+
+def test_held_out_losses_count_by_weight_in_a_domain_too():
+    # four pairs of four prompts; the third has no weight
+    prefs = EmbeddedPreferences.from_arrays(
+        np.zeros((8, 1)), np.arange(8).reshape(4, 2), prompt_of=np.repeat(np.arange(4), 2), weight=[1.0, 3.0, 0.0, 2.0]
+    )
+    held = HeldOut(SimpleNamespace(objective=SimpleNamespace(margins_are_logits=True)), prefs, 2, 1, "a test")
+    losses, mine = np.array([1.0, 2.0, 50.0, 4.0]), np.array([True, True, True, False])
+    assert held.mean(losses) == pytest.approx((1 + 6 + 8) / 6)
+    assert held.mean(losses, mine) == pytest.approx((1 + 6) / 4)
+    assert (held.n_groups(mine), held.n_groups(~mine)) == (2, 1)
+    gain, error = held.gain(losses, np.zeros(4), mine)
+    assert gain == pytest.approx((1 + 6) / 4)
+    # two prompts, off by -3/4 with weight 1/4 and by 1/4 with weight 3/4
+    assert error == pytest.approx(np.sqrt(2.0 * (0.1875**2 + 0.1875**2)))
 
 
 def test_a_domain_of_five_pairs_and_one_of_one_group_have_experts():
