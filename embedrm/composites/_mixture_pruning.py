@@ -181,9 +181,13 @@ class Pruning(RewardModel):
         return mean
 
     def _expert_margins(self, prefs: EmbeddedPreferences) -> Array:
-        """Margins of the pairs under every expert, without the shared part; shape (n_pairs, n_experts_)."""
+        """Margins of the pairs under every expert, without the shared part; shape (n_pairs, n_experts_).
+
+        Times the roots of the pairs' weights, so that second moments count each pair by its weight.
+        """
         columns = self._columns(prefs.responses, prefs.active)[:, : self.n_experts_]
-        return gather_margins(columns, prefs.local_pairs)
+        weighted: Array = gather_margins(columns, prefs.local_pairs) * np.sqrt(prefs.weight)[:, None]
+        return weighted
 
     def _take_experts(self, groups: list[list[int]], importance: Array) -> None:
         """Keep one expert for each group of old ones; gates of experts in no group go."""

@@ -262,6 +262,15 @@ def test_one_direction_keeps_experts_that_are_multiples_of_one(fitted):
     )
 
 
+def test_a_pair_of_weight_three_counts_as_three_pairs_when_experts_are_made_smaller(fitted):
+    prefs, model = fitted
+    times = np.where(prefs.domain == "alpha", 3, 1)
+    once, thrice = prefs.weighted(times.astype(float)), prefs[np.repeat(np.arange(len(prefs)), times)]
+    for smaller in (lambda p: model.compress(p, 1), lambda p: model.prune(p, 2, "likeness")):
+        np.testing.assert_allclose(smaller(once).predict(prefs), smaller(thrice).predict(prefs), rtol=1e-9, atol=1e-12)
+    assert not np.allclose(model.compress(once, 1).predict(prefs), model.compress(prefs, 1).predict(prefs), rtol=1e-3)
+
+
 def test_parameters_are_counted_by_hand(fitted):
     prefs, model = fitted
     # six features; three experts and a shared part; a gate of six columns and a bias for each expert
