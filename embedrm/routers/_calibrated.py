@@ -98,7 +98,10 @@ class CalibratedRouter(Router):
         weight = self._weights(codes, sample_weight)
         with threads_for(0):
             scores, unseen = self._held_out(matrix, codes, group, weight, [self._chosen()], cv)
-        return np.where(unseen, 0.0, softmax(scores[0] / self.temperature_, axis=1))
+        # left out before the softmax, or a high temperature would leave a share of the row with them
+        known = ~unseen | unseen.all(axis=1, keepdims=True)
+        shares = softmax(np.where(known, scores[0] / self.temperature_, -np.inf), axis=1)
+        return np.where(unseen, 0.0, shares)
 
     # -- what a subclass says of itself ----------------------------------------------------------------------------------
 

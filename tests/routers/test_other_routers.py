@@ -138,6 +138,16 @@ class TestOwnRouters:
             expected[held] = softmax(np.log(part.predict_proba(x[held])) / router.temperature_, axis=1)
         np.testing.assert_allclose(router.out_of_fold_proba(x, y, cv=4), expected, rtol=1e-4, atol=1e-6)
 
+    def test_a_domain_that_a_fold_has_not_seen_takes_nothing_from_the_others(self, name):
+        x, y, _ = data()
+        # all prompts of one domain are one group, so that the fold that holds them out does not know it
+        groups = np.where(y == NAMES[0], "together", np.arange(len(y)).astype(str))
+        router = make(name).fit(x, y, groups)
+        router.temperature_ = 60.0
+        p = router.out_of_fold_proba(x, y, groups)
+        assert (p[y == NAMES[0], 0] == 0).all()
+        np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-9)
+
     def test_a_prompt_of_weight_two_is_that_prompt_twice(self, name):
         x, y, _ = data()
         times = np.random.default_rng(1).integers(1, 4, size=90)
