@@ -189,22 +189,26 @@ class RejectingRouter(Router):
         """Set what distances are measured from, and their limit; return those of the training prompts out of fold."""
         far = np.zeros(len(matrix))
         for train, held_out in group_folds(groups, self.cv, "RejectingRouter(outliers=...)"):
-            points, centre, spread = self._reference(matrix[train], labels[train])
+            points, centre, spread = self._reference(matrix[train], labels[train], weight[train])
             far[held_out] = _distances(matrix[held_out], points, centre, spread, self._n_nearest())
         order = np.argsort(far, kind="stable")
         reached = np.cumsum(weight[order]) >= self.quantile * weight.sum() * (1.0 - 1e-12)
         self.limit_ = float(far[order][np.argmax(reached)])
-        self.points_, self.centre_, self.spread_ = self._reference(matrix, labels)
+        self.points_, self.centre_, self.spread_ = self._reference(matrix, labels, weight)
         return far
 
-    def _reference(self, matrix: NDArray[Any], labels: NDArray[Any]) -> tuple[Array, Array, Array]:
+    def _reference(self, matrix: NDArray[Any], labels: NDArray[Any], weight: Array) -> tuple[Array, Array, Array]:
         """Points on the scale of distances, and that scale."""
+        # a fold's training part may have no weight at all
+        weight = weight if weight.any() else np.ones(len(weight))
+        known = weight > 0
+        matrix, labels, weight = matrix[known], labels[known], weight[known]
         if self.outliers == "knn":
-            centre, spread = mean_and_spread(matrix, np.ones(len(matrix)))
+            centre, spread = mean_and_spread(matrix, weight)
             return (matrix - centre) / spread, centre, spread
         names, code = np.unique(labels, return_inverse=True)
-        means = np.stack([matrix[code == d].mean(axis=0, dtype=np.float64) for d in range(len(names))])
-        _, spread = mean_and_spread(matrix - means[code], np.ones(len(matrix)))
+        means = np.stack([mean_and_spread(matrix[code == d], weight[code == d])[0] for d in range(len(names))])
+        _, spread = mean_and_spread(matrix - means[code], weight)
         centre = means.mean(axis=0)
         return (means - centre) / spread, centre, spread
 

@@ -94,6 +94,18 @@ def test_weights_count_prompts():
         RejectingRouter(_Fixed()).fit(x, y, sample_weight=np.ones(15))
 
 
+def test_distances_are_measured_from_prompts_by_their_weights():
+    x, y = data(60)
+    times = np.random.default_rng(3).integers(0, 3, size=60)
+    rows = np.repeat(np.arange(60), times)
+    once = RejectingRouter(LogisticRouter(l2=0.1)).fit(x, y, np.arange(60), times.astype(float))
+    twice = RejectingRouter(LogisticRouter(l2=0.1)).fit(x[rows], y[rows], rows)
+    for name in ("points_", "centre_", "spread_"):
+        np.testing.assert_allclose(getattr(once, name), getattr(twice, name), rtol=1e-9, atol=1e-12)
+    near = RejectingRouter(LogisticRouter(l2=0.1), outliers="knn").fit(x, y, np.arange(60), times.astype(float))
+    assert len(near.points_) == (times > 0).sum()
+
+
 @pytest.mark.parametrize("outliers", ["centroid", "knn"])
 def test_what_is_far_from_all_training_is_rejected_however_sure(outliers):
     x, y = data()
