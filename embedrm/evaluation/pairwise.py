@@ -48,7 +48,8 @@ def accuracy_facts(
         noise of the labels is not known) and ``rows``: for each model ``model``, ``domains`` (name to
         ``{value, low, high, n}``), ``micro`` (mean over pairs), ``macro`` (mean over domains, each counting once),
         ``log_loss`` in nats on the same pairs (micro; None where margins are not logits), ``margins`` (summary),
-        ``n_seeds`` and ``seed_sd`` (standard deviation of micro accuracy over the seeds; None for one).
+        ``n_seeds`` and ``seed_sd`` (standard deviation of micro accuracy over the seeds, with one degree of freedom
+        less than seeds, as in a learning curve; None for one).
 
     Notes
     -----
@@ -93,7 +94,7 @@ def accuracy_facts(
                 "log_loss": cell(len(domains), len(names) + j, len(kept)) if is_logit else None,
                 "margins": margin_statistics(values[name]),
                 "n_seeds": len(by_seed[name]),
-                "seed_sd": float(by_seed[name].mean(axis=1).std()) if len(by_seed[name]) > 1 else None,
+                "seed_sd": float(by_seed[name].mean(axis=1).std(ddof=1)) if len(by_seed[name]) > 1 else None,
             }
         )
     return {
