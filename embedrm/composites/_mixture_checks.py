@@ -41,7 +41,7 @@ def check_parameters(model: Any) -> tuple[int, ...] | None:
         raise unknown_name("prompt_weights of MixtureRewardModel", model.prompt_weights, PROMPT_WEIGHTS)
     if model.hidden is None:
         return None
-    hidden = (model.hidden,) if is_count(model.hidden) else tuple(model.hidden)
+    hidden = tuple(model.hidden) if np.iterable(model.hidden) else (model.hidden,)
     if not hidden or not all(is_count(width) and width >= 1 for width in hidden):
         raise InvalidInputError(f"{_WHO} needs hidden to be widths of at least 1, or None, got {model.hidden!r}")
     return hidden

@@ -221,7 +221,7 @@ class MLPHead(FeatureHead):
             if hidden not in PRESETS:
                 raise unknown_name("preset of MLPHead (hidden)", hidden, PRESETS)
             hidden = PRESETS[hidden]
-        layers = tuple(hidden)
+        layers = tuple(hidden) if np.iterable(hidden) else ()
         if not layers or not all(_whole(width) and width >= 1 for width in layers):
             raise InvalidInputError(f"MLPHead needs hidden to be widths of at least 1 or a preset, got {self.hidden!r}")
         for name in ("l2", "weight_decay"):

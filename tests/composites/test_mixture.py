@@ -259,6 +259,7 @@ def test_pairs_across_prompts_are_refused_unless_there_is_one_expert():
         ({"validation_fraction": 0.0}, r"validation_fraction in \(0, 1\)"),
         ({"prompt_weights": "pair"}, "pairs"),
         ({"hidden": ()}, "hidden to be widths"),
+        ({"hidden": 0.5}, "hidden to be widths"),
         ({"tol": 0}, "tol > 0"),
         ({"max_iter": 0}, "max_iter to be a whole number >= 1"),
         ({"n_experts": 2}, "teaches the gate 3 domains with n_experts=2"),

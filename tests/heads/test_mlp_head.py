@@ -237,6 +237,7 @@ def test_interactions_are_read():
     "parameters, message",
     [
         ({"hidden": ()}, "widths of at least 1"),
+        ({"hidden": 64}, "widths of at least 1"),
         ({"hidden": (4, 0)}, "widths of at least 1"),
         ({"hidden": "64-64"}, "64-64-64-1"),
         ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
