@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
-import re
-import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from embedrm.cli._common import settings
+from embedrm.cli._composites import WRAPPERS, Slot, domain_models, slot_of
+from embedrm.cli._parameters import parameters
 from embedrm.errors import InvalidInputError, ModelError, unknown_name
 
 if TYPE_CHECKING:
     from embedrm.encoders import Encoder
+    from embedrm.featurizers import Featurizer
     from embedrm.reward_model import RewardModel
+    from embedrm.routers.base import Router
 
-ROUTER, ROUTED, FEATURIZER, ENSEMBLE, CALIBRATED = "router.", "routed.", "featurizer.", "ensemble.", "calibrated."
+ROUTED = "routed"
+ROUTER, FEATURIZER, ENSEMBLE, CALIBRATED = "router.", "featurizer.", "ensemble.", "calibrated."
 # Heads that learn nothing from pairs: members of a bootstrap of them are equal.
 _UNTAUGHT = ("length", "random")
-# Parameters that are models themselves, and the options that make them.
-_MADE = {
-    "featurizer": "--terms, --response, --prompt and --scale, or --set featurizer.NAME=VALUE",
-    "expert": "--head",
-    "router": "--router",
-    "member": "--head",
-    "n_members": "--members",
-}
 _MADE_OF_CALIBRATED = {"model": "--head", "method": "--calibrate"}
-# Parameters whose value is the name of a part, which may have parameters of its own: objective.flip_rate=0.2.
-_PARTS = {"objective": "objective", "project": "projection"}
-_SYMBOLS = {"phi": "φ", "cdot": "·", "mid": "|", "sigma": "σ", "lambda": "λ", "circ": "∘"}
-_SPELLINGS = {"True": True, "False": False, "None": None}
 
 
 @dataclass(frozen=True)
@@ -43,6 +33,7 @@ class Recipe:
 
     head: str | None = None
     set: Sequence[str] | None = None
+    model: str | None = None
     routed: bool = False
     router: str | None = None
     routing: str | None = None
@@ -59,56 +50,182 @@ class Recipe:
         Raises
         ------
         InvalidInputError
-            For an unknown name, or a value that is not of a parameter's type; with the nearest name.
+            For an unknown name, with the nearest one; a value that is not of a parameter's type; and options that do not
+            go together.
         """
-        prefixes = (ROUTER, ROUTED, FEATURIZER, ENSEMBLE, CALIBRATED)
+        models = domain_models()
+        name = self._model_name(models)
+        prefixes = (ROUTER, FEATURIZER, ENSEMBLE, CALIBRATED, *(f"{known}." for known in models))
         given = settings(self.set, "--set")
         own = {k: v for k, v in given.items() if not k.startswith(prefixes)}
         of = {p: {k.removeprefix(p): v for k, v in given.items() if k.startswith(p)} for p in prefixes}
-        routed = self.routed or self.router is not None or self.routing is not None
-        for kinds, there, refusal in (
-            ((ROUTER, ROUTED), routed, "a router, but nothing is routed; add --routed"),
-            ((ENSEMBLE,), self.members is not None, "an ensemble, but there is one member only; add --members 5"),
-            ((CALIBRATED,), self.calibrate is not None, "a calibration, but there is none; add --calibrate platt"),
+        for kind, there, refusal in (
+            (ROUTER, name is not None, "a router, but nothing is routed; add --routed"),
+            (ENSEMBLE, self.members is not None, "an ensemble, but there is one member only; add --members 5"),
+            (CALIBRATED, self.calibrate is not None, "a calibration, but there is none; add --calibrate platt"),
         ):
-            stray = [kind + name for kind in kinds for name in of[kind]]
-            if stray and not there:
-                raise InvalidInputError(f"--set gives {stray[0]!r} to {refusal}")
-        model = self._head(own, of[FEATURIZER], routed)
-        if self.members is not None:
+            if of[kind] and not there:
+                raise InvalidInputError(f"--set gives {kind + next(iter(of[kind]))!r} to {refusal}")
+        for known, cls in models.items():
+            if of[f"{known}."] and known != name:
+                self._refuse_stray(
+                    next(iter(of[f"{known}."])), known, name, None if name is None else models[name], cls
+                )
+        if name is None:
+            model = self._head(self.head or "linear", own, of[FEATURIZER])
             model = self._ensemble(model, of[ENSEMBLE])
-        if routed:
-            model = self._routed(model, of[ROUTER], of[ROUTED])
+        else:
+            model = self._composed(name, models[name], own, of)
         return model if self.calibrate is None else self._calibrated(model, of[CALIBRATED])
 
+    def _model_name(self, models: Mapping[str, type]) -> str | None:
+        from embedrm.heads import HEADS
+
+        if self.routed and self.model not in (None, ROUTED):
+            raise InvalidInputError(f"--routed is --model {ROUTED}, and --model {self.model} contradicts it; give one")
+        if self.model is None:
+            return ROUTED if self.routed or self.router is not None or self.routing is not None else None
+        if self.model in WRAPPERS:
+            raise InvalidInputError(f"--model {self.model} goes around other models; use {WRAPPERS[self.model]}")
+        if self.model in HEADS:
+            raise InvalidInputError(f"{self.model!r} is a head; write --head {self.model}")
+        if self.model not in models:
+            raise unknown_name("model", self.model, models)
+        return self.model
+
+    def _refuse_stray(self, parameter: str, owner: str, name: str | None, cls: type | None, owning: type) -> None:
+        said = f"--set gives '{owner}.{parameter}' to the model {owner!r}, "
+        if cls is None:
+            remedy = "--routed" if owner == ROUTED else f"--model {owner}"
+            raise InvalidInputError(f"{said}which is not what is fitted; add {remedy}")
+        remedy = "leave it out"
+        if parameter in inspect.signature(cls).parameters and parameter in inspect.signature(owning).parameters:
+            remedy = f"write {name}.{parameter}"
+        raise InvalidInputError(f"{said}and the model is {name!r}; {remedy}")
+
+    def _composed(
+        self, name: str, cls: type, own: Mapping[str, str], of: Mapping[str, Mapping[str, str]]
+    ) -> RewardModel:
+        """Return a model of the domains with its head or features, and its router."""
+        who, takes = f"model {name!r}", inspect.signature(cls).parameters
+        values = parameters(cls, who, of[f"{name}."])
+        if self.routing is not None:
+            if "routing" not in takes:
+                raise InvalidInputError(f"{who} routes in its own way, so leave out --routing {self.routing}")
+            if "routing" in values:
+                raise InvalidInputError(f"--routing and --set {name}.routing=... contradict each other; give one")
+            values["routing"] = self.routing
+        routing = values.get("routing", takes["routing"].default) if "routing" in takes else None
+        if routing is not None and routing != "top-k" and "k" in values:
+            raise InvalidInputError(
+                f"--set {name}.k is the number of domains under --routing top-k, and the routing is {routing!r}; give "
+                "--routing top-k, or leave it out"
+            )
+        if self.router is not None or of[ROUTER]:
+            if "router" not in takes:
+                option = f"--router {self.router}" if self.router else f"--set {ROUTER}{next(iter(of[ROUTER]))}"
+                raise InvalidInputError(f"{who} trains its router together with its experts, so leave out {option}")
+            if "router_rank" in values:
+                raise InvalidInputError(f"--set {name}.router_rank is for the router that --router replaces; give one")
+            values["router"] = self._router(of[ROUTER])
+        slot = slot_of(name, cls, values)
+        if slot is None:
+            self._refuse_head(who, name, cls, own)
+            features = self._features(of[FEATURIZER], who, "featurizer" in takes)
+            return cls(**values) if features is None else cls(**values, featurizer=features)
+        inside = self._inside(slot, name, cls, own, of)
+        return cls(**values) if inside is None else cls(**values, **{slot.parameter: inside})
+
+    def _refuse_head(self, who: str, name: str, cls: type, own: Mapping[str, str]) -> None:
+        options = [] if self.head is None else [f"--head {self.head}"]
+        options += [] if self.members is None else [f"--members {self.members}"]
+        if options:
+            raise InvalidInputError(
+                f"{who} trains experts of its own together, and takes no head; leave out {' and '.join(options)}, and see "
+                f"--set {name}.PARAMETER=VALUE"
+            )
+        for key in own:
+            if key.partition(".")[0] in inspect.signature(cls).parameters:
+                raise InvalidInputError(f"--set {key} is for a head, and {who} has none; write --set {name}.{key}=...")
+            raise unknown_name(f"parameter of {who}", key, inspect.signature(cls).parameters)
+
+    def _inside(
+        self, slot: Slot, name: str, cls: type, own: Mapping[str, str], of: Mapping[str, Mapping[str, str]]
+    ) -> RewardModel | None:
+        """Return the head or ensemble that a model is made of; None for what the model takes by itself."""
+        from embedrm.heads import HEADS
+
+        if slot.only is not None and (self.head not in (None, slot.only) or self.members is not None):
+            wrong = f"--head {self.head}" if self.head not in (None, slot.only) else f"--members {self.members}"
+            raise InvalidInputError(
+                f"model {name!r} is made of one head {slot.only!r}, so leave out {wrong}; --model {ROUTED} takes any"
+            )
+        kind = self.head or slot.head
+        of_head = inspect.signature(HEADS.get(kind)).parameters
+        for key in own:
+            if key not in of_head and key in inspect.signature(cls).parameters and "." not in key:
+                raise InvalidInputError(
+                    f"{key!r} is a parameter of model {name!r}, not of head {kind!r}; write --set {name}.{key}=..."
+                )
+        chosen = (self.head, self.members, self.terms, self.response, self.prompt, self.scale)
+        if slot.own is None and not own and not of[FEATURIZER] and all(option is None for option in chosen):
+            return None
+        preset = slot.own if slot.own is not None and self.head is None else {}
+        return self._ensemble(self._head(kind, own, of[FEATURIZER], preset), of[ENSEMBLE])
+
+    def _head(
+        self,
+        name: str,
+        given: Mapping[str, str],
+        for_features: Mapping[str, str],
+        preset: Mapping[str, Any] | None = None,
+    ) -> RewardModel:
+        from embedrm.heads import HEADS
+
+        cls = HEADS.get(name)
+        who = f"head {name!r}"
+        values = {**(preset or {}), **parameters(cls, who, given)}
+        features = self._features(for_features, who, "featurizer" in inspect.signature(cls).parameters)
+        model: RewardModel = cls(**values) if features is None else cls(**values, featurizer=features)
+        return model
+
+    def _features(self, given: Mapping[str, str], who: str, taken: bool) -> Featurizer | None:
+        from embedrm.featurizers import Featurizer
+
+        options = {"terms": self.terms, "response": self.response, "prompt": self.prompt, "scale": self.scale}
+        chosen = {name: value for name, value in options.items() if value is not None}
+        if not chosen and not given:
+            return None
+        if not taken:
+            stray = [f"--{name}" for name in chosen] + [f"--set {FEATURIZER}{name}" for name in given]
+            raise InvalidInputError(f"{who} takes no features, so leave out {', '.join(stray)}")
+        for name in chosen:
+            if name in given:
+                raise InvalidInputError(f"--{name} and --set {FEATURIZER}{name}=... contradict each other; give one")
+        return Featurizer(**parameters(Featurizer, "the featurizer", given), **chosen)
+
+    def _router(self, given: Mapping[str, str]) -> Router:
+        from embedrm.routers import ROUTERS
+
+        name = self.router or "logistic"
+        cls = ROUTERS.get(name)
+        router: Router = cls(**parameters(cls, f"router {name!r}", given))
+        return router
+
     def _ensemble(self, member: RewardModel, given: Mapping[str, str]) -> RewardModel:
+        """Return an ensemble of the head where there are members, else the head."""
         from embedrm.composites.ensemble import EnsembleRewardModel
 
+        if self.members is None:
+            return member
         if self.members == 1:
             raise InvalidInputError("--members 1 is no ensemble; give 2 or more, or leave it out")
-        model = EnsembleRewardModel(
-            member, int(self.members or 0), **parameters(EnsembleRewardModel, "the ensemble", given)
-        )
+        model = EnsembleRewardModel(member, self.members, **parameters(EnsembleRewardModel, "the ensemble", given))
         model.check_parameters()
         head = self.head or "linear"
         if head in _UNTAUGHT and model.kind == "bootstrap":
             raise InvalidInputError(f"head {head!r} learns nothing, so its members would be equal; leave out --members")
         return model
-
-    def _routed(self, expert: RewardModel, for_router: Mapping[str, str], for_routed: Mapping[str, str]) -> RewardModel:
-        from embedrm.composites.routed import RoutedRewardModel
-        from embedrm.routers import ROUTERS
-
-        router = None
-        if self.router is not None or for_router:
-            cls = ROUTERS.get(self.router or "logistic")
-            router = cls(**parameters(cls, f"router {self.router or 'logistic'!r}", for_router))
-        extra = parameters(RoutedRewardModel, "the routed model", for_routed)
-        if self.routing is not None:
-            if "routing" in extra:
-                raise InvalidInputError("--routing and --set routed.routing=... contradict each other; give one")
-            extra["routing"] = self.routing
-        return RoutedRewardModel(expert, router, **extra)
 
     def _calibrated(self, model: RewardModel, given: Mapping[str, str]) -> RewardModel:
         from embedrm.composites.calibrated import CalibratedRewardModel
@@ -120,179 +237,6 @@ class Recipe:
         calibrated = CalibratedRewardModel(model, str(self.calibrate), **parameters(CalibratedRewardModel, who, given))
         calibrated.check_parameters()
         return calibrated
-
-    def _head(self, given: Mapping[str, str], for_features: Mapping[str, str], routed: bool) -> RewardModel:
-        from embedrm.featurizers import Featurizer
-        from embedrm.heads import HEADS
-
-        cls = HEADS.get(self.head or "linear")
-        who = f"head {self.head or 'linear'!r}"
-        values = parameters(cls, who, given)
-        features = {"terms": self.terms, "response": self.response, "prompt": self.prompt, "scale": self.scale}
-        chosen = {name: value for name, value in features.items() if value is not None}
-        if "featurizer" not in inspect.signature(cls).parameters and (chosen or for_features):
-            options = [f"--{name}" for name in chosen] + [f"--set {FEATURIZER}{name}" for name in for_features]
-            raise InvalidInputError(f"{who} takes no features, so leave out {', '.join(options)}")
-        for name in chosen:
-            if name in for_features:
-                raise InvalidInputError(f"--{name} and --set {FEATURIZER}{name}=... contradict each other; give one")
-        if chosen or for_features:
-            values["featurizer"] = Featurizer(**parameters(Featurizer, "the featurizer", for_features), **chosen)
-        if routed and self.head is None:
-            # the expert that RoutedRewardModel takes by itself
-            values.setdefault("l2", "cv")
-        return cls(**values)
-
-
-def parameters(cls: type, who: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Read the values of ``--set`` for a class: JSON, then plain text; names and types are those of its constructor.
-
-    A part that is chosen by its name takes parameters of its own as ``PART.NAME``.
-    """
-    known = {name: p for name, p in inspect.signature(cls).parameters.items() if name not in _MADE}
-    hints = get_type_hints(cls.__init__)  # type: ignore[misc]
-    out: dict[str, Any] = {}
-    for_parts: dict[str, dict[str, str]] = {}
-    for name, text in given.items():
-        part, dot, inner = name.partition(".")
-        if dot and part in _PARTS and part in known:
-            for_parts.setdefault(part, {})[inner] = text
-            continue
-        if name in _MADE and name in inspect.signature(cls).parameters:
-            raise InvalidInputError(f"{name!r} of {who} is not a value for --set; use {_MADE[name]}")
-        if name not in known:
-            raise unknown_name(f"parameter of {who}", name, known)
-        value = read_value(text)
-        hint = hints.get(name, Any)
-        if not isinstance(value, (list, dict)) and not _fits(value, hint) and _fits(text, hint):
-            value = text
-        if not _fits(value, hint):
-            raise InvalidInputError(f"{name!r} of {who} must be {_name_of(hint)}, got {text!r}")
-        if name in _PARTS and value is not None:
-            _part(name, value)
-        out[name] = value
-    for part, settings_of_part in for_parts.items():
-        chosen = out.get(part, known[part].default)
-        if not isinstance(chosen, str):
-            raise InvalidInputError(
-                f"--set gives {part}.{next(iter(settings_of_part))} to {who}, which has no {_PARTS[part]}; name one with "
-                f"{part}=NAME"
-            )
-        made = _part(part, chosen)
-        out[part] = made(**parameters(made, f"{_PARTS[part]} {chosen!r}", settings_of_part))
-    return out
-
-
-def _part(parameter: str, name: str) -> type:
-    """Return the class of a part; an unknown name raises before anything is encoded."""
-    from embedrm.featurizers import FEATURIZERS
-    from embedrm.featurizers.base import projections
-    from embedrm.objectives import OBJECTIVES
-
-    if parameter == "objective":
-        return OBJECTIVES.get(name)
-    if name not in projections():
-        raise unknown_name("projection", name, projections())
-    return FEATURIZERS.get(name)
-
-
-def read_value(text: str) -> Any:
-    """Read JSON (or Python's True, False, None); anything else is text."""
-    if text in _SPELLINGS:
-        return _SPELLINGS[text]
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if hint is None or hint is type(None):
-        return value is None
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in inner)
-    if origin is Literal:
-        return value in inner
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
-    if hint in (str, bool):
-        return isinstance(value, hint)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values())
-    if isinstance(origin, type) and issubclass(origin, Iterable):
-        return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
-    return False
-
-
-def _name_of(hint: Any) -> str:
-    origin, inner = get_origin(hint), get_args(hint)
-    words = {float: "a number", int: "a whole number", str: "text", bool: "true or false", type(None): "null"}
-    if origin in (Union, types.UnionType):
-        # an object of a class, beside its name, cannot be written on a command line
-        return " or ".join(_name_of(part) for part in inner if not hasattr(part, "get_params"))
-    if origin is Literal:
-        return " or ".join(map(repr, inner))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return "a JSON object"
-    if isinstance(origin, type) and issubclass(origin, Iterable):
-        return f"a JSON list, each {_name_of(inner[0])}"
-    return words.get(hint, str(hint))
-
-
-def listing() -> list[str]:
-    """Return one line for each head, objective, projection, router and composite: its name, what it is, its parameters."""
-    from embedrm.composites import COMPOSITES
-    from embedrm.featurizers import FEATURIZERS, Featurizer
-    from embedrm.featurizers.base import projections
-    from embedrm.heads import HEADS
-    from embedrm.objectives import OBJECTIVES
-    from embedrm.routers import ROUTERS
-
-    return [
-        "Heads (--head), with what --set takes:",
-        *map(_line, HEADS),
-        "Objectives (--set objective=NAME, and objective.PARAMETER=VALUE):",
-        *map(_line, OBJECTIVES),
-        "Features (--set featurizer.PARAMETER=VALUE):",
-        _line(("featurizer", Featurizer)),
-        "Projections of views (--set featurizer.project=NAME, and featurizer.project.PARAMETER=VALUE):",
-        *(_line((name, FEATURIZERS.get(name))) for name in projections()),
-        "Routers (--router), with what --set takes as router.PARAMETER=VALUE:",
-        *map(_line, ROUTERS),
-        "Around the head (--members, --routed, --calibrate), with what --set takes as NAME.PARAMETER=VALUE:",
-        *(_line((name, COMPOSITES.get(name))) for name in ("ensemble", "routed", "calibrated")),
-    ]
-
-
-def _line(entry: tuple[str, type]) -> str:
-    name, cls = entry
-    defaults = [
-        f"{parameter.name}={_written(parameter.default)}"
-        for parameter in inspect.signature(cls).parameters.values()
-        if parameter.name not in _MADE and not (name == "calibrated" and parameter.name in _MADE_OF_CALIBRATED)
-    ]
-    return f"{name}: {summary(cls)} ({', '.join(defaults) or 'no parameters'})"
-
-
-def summary(cls: type) -> str:
-    """Return the first line of a class's docstring without the marks of reStructuredText."""
-    first = (inspect.getdoc(cls) or "").strip().partition("\n")[0]
-    first = re.sub(r":\w+:`~?([^`]*)`", r"\1", first).replace("`", "")
-    first = re.sub(r"\\mathrm\{(\w+)\}", r"\1", first)
-    return re.sub(r"\\([a-z]+)", lambda command: _SYMBOLS.get(command[1], command[1]), first)
-
-
-def _written(value: Any) -> str:
-    return json.dumps(value, default=str)
 
 
 @dataclass

@@ -23,11 +23,11 @@ _MODEL_PANEL = "Model"
 
 
 class FitCommand(TyperCommand):
-    """Lists heads, objectives, projections and routers at the end of the help, and only there, since that imports them."""
+    """Lists all that is registered at the end of the help, and only there, since that imports it."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help with the listing as its end."""
-        from embedrm.cli._models import listing
+        from embedrm.cli._listing import listing
 
         # blank lines between paragraphs keep one line each; brackets would be read as markup
         self.epilog = "\n\n".join(line.replace("[", "\\[") for line in listing())
@@ -49,9 +49,18 @@ def fit(
             "--set",
             metavar="NAME=VALUE",
             help="A parameter of the head, such as l2=0.1, objective=bt-smoothed or objective.flip_rate=0.2; of its "
-            "features (featurizer.project=pca, featurizer.residualise=characters); of the router (router.view=6), "
-            "the routed model (routed.calibrate=false), the ensemble (ensemble.aggregate=lcb) or the calibration "
+            "features (featurizer.project=pca, featurizer.residualise=characters); of the model (pooled.strength=1, "
+            "mixture.k=3), the router (router.view=6), the ensemble (ensemble.aggregate=lcb) or the calibration "
             "(calibrated.split=validation).",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What treats the domains: routed, pooled, mixture or adapters, see the list below; by default nothing.",
             rich_help_panel=_MODEL_PANEL,
             show_default=False,
         ),
@@ -60,14 +69,14 @@ def fit(
         bool,
         typer.Option(
             "--routed",
-            help="One head for each domain behind a router. Without --head, linear with l2=cv.",
+            help="The same as --model routed: one head a domain behind a router. Without --head, linear with l2=cv.",
             rich_help_panel=_MODEL_PANEL,
         ),
     ] = False,
     router: Annotated[
         str | None,
         typer.Option(
-            help="A router of the list below; implies --routed. By default logistic.",
+            help="A router of the list below; without --model, it implies --routed. By default the model's own.",
             rich_help_panel=_MODEL_PANEL,
             show_default=False,
         ),
@@ -75,7 +84,7 @@ def fit(
     routing: Annotated[
         str | None,
         typer.Option(
-            help="soft, hard, oracle or random; implies --routed. By default soft.",
+            help="soft, hard, top-k, oracle or random; without --model, it implies --routed. By default soft.",
             rich_help_panel=_MODEL_PANEL,
             show_default=False,
         ),
@@ -160,6 +169,7 @@ def fit(
     On text: 'embedrm fit domains --output runs/linear --set l2=cv'. On your own vectors: 'embedrm fit --vectors a.npy
     --pairs pairs.parquet --output runs/mine'.
     """
+    from embedrm.cli._composites import refuse_early
     from embedrm.cli._models import Recipe
     from embedrm.cli._vectors import VectorFiles
 
@@ -169,8 +179,10 @@ def fit(
         remedy = "it holds no model, so choose another one" if overwrite else "choose another one, or give --overwrite"
         raise ModelError(f"{output} exists already; {remedy}. Nothing was done")
     common.check_writable(output)
-    model = Recipe(head, set_, routed, router, routing, members, calibrate, terms, response, prompt, scale).build()
-    held_split = _calibration_split(model, split)
+    recipe = Recipe(head, set_, model, routed, router, routing, members, calibrate, terms, response, prompt, scale)
+    reward_model = recipe.build()
+    refuse_early(reward_model)
+    held_split = _calibration_split(reward_model, split)
     files = VectorFiles(vectors, pairs, prompt_vectors, prompt_of, on_error)
     started = time.perf_counter()
     if files:
@@ -188,16 +200,19 @@ def fit(
             raise InvalidInputError(f"{', '.join(given)} is for texts; leave it out with --vectors")
         preferences = files.preferences(split, "train", console)
         held_out = None if held_split is None else files.preferences(held_split, held_split, console)
-        _fit(model, preferences, held_out, console)
+        _fit(reward_model, preferences, held_out, console)
         from embedrm.persistence import save_model
 
-        save_model(model, folder, overwrite=overwrite, extra={"training": _training(preferences, held_out, held_split)})
+        save_model(
+            reward_model, folder, overwrite=overwrite, extra={"training": _training(preferences, held_out, held_split)}
+        )
     else:
         from embedrm.cli._models import make_encoder
         from embedrm.cli._texts import note_truncation
         from embedrm.encoding import encode
         from embedrm.pipeline import RewardPipeline
 
+        _refuse_without_prompts(reward_model, sides)
         data = load(paths, Reading(form, columns, on_error, ties, allow_group_leak), console)
         parts = [take_split(data, split, "train", console)]
         if held_split is not None:
@@ -212,13 +227,23 @@ def fit(
         for part in encoded:
             note_truncation(part, console)
         preferences, held_out = encoded[0], encoded[1] if held_split is not None else None
-        _fit(model, preferences, held_out, console)
-        pipeline = RewardPipeline(chosen, model, layers=choice, sides=tuple(sides), store=kept)
+        _fit(reward_model, preferences, held_out, console)
+        pipeline = RewardPipeline(chosen, reward_model, layers=choice, sides=tuple(sides), store=kept)
         pipeline.training = _training(preferences, held_out, held_split)
         pipeline.save(folder, overwrite=overwrite)
     keep(f"the model is in {output}")
-    facts = _facts(model, preferences, held_out, output, time.perf_counter() - started)
+    facts = _facts(reward_model, preferences, held_out, output, time.perf_counter() - started)
     console.result(facts, _text(facts))
+
+
+def _refuse_without_prompts(model: RewardModel, sides: list[str]) -> None:
+    from embedrm.cli._composites import reads_prompts
+
+    name = reads_prompts(model)
+    if name is not None and "prompt" not in sides:
+        raise InvalidInputError(
+            f"model {name!r} sends prompts to its experts, and --side leaves prompts out; add --side prompt"
+        )
 
 
 def _calibration_split(model: RewardModel, split: str | None) -> str | None:

@@ -63,7 +63,7 @@ def added_domain_facts(
                 "domain": domain,
                 "changed": float(np.abs(new - old).max()),
                 **{row["model"]: row["micro"] for row in facts["rows"]},
-                "difference": after["micro"],
+                "difference": {key: after["micro"][key] for key in ("value", "low", "high")},
                 "seconds": seconds,
                 "ratio": seconds / full_seconds,
             }

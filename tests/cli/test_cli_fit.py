@@ -93,6 +93,7 @@ def test_every_head_has_its_name(cli, pairs_file: str, head: str) -> None:
         ("--set l2=1 --set l2=2", "gives 'l2' twice"),
         ("--set l2=-1", "l2"),
         ("--set l2=NaN", "l2"),
+        ("--set l2=inf", "l2"),
         ("--set l2=[1,2]", "must be a number or text, got '[1,2]'"),
         ("--set max_iter=many", "'max_iter' of head 'linear' must be a whole number, got 'many'"),
         ("--set max_iter=1.5", "must be a whole number"),
@@ -178,7 +179,8 @@ def test_covariates_are_named_as_a_bias_risk(cli, pairs_file: str, routed: str) 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
 def test_the_help_lists_all_that_is_registered_with_one_line_each(cli, monkeypatch, columns: str) -> None:
-    from embedrm.cli._models import listing, summary
+    from embedrm.cli._composites import domain_models
+    from embedrm.cli._listing import listing, summary
     from embedrm.featurizers import FEATURIZERS
     from embedrm.featurizers.base import projections
     from embedrm.heads import HEADS
@@ -187,6 +189,7 @@ def test_the_help_lists_all_that_is_registered_with_one_line_each(cli, monkeypat
 
     lines = listing()
     entries = [*HEADS, *OBJECTIVES, *((n, c) for n, c in FEATURIZERS if n in projections()), *ROUTERS]
+    entries += domain_models().items()
     for name, cls in entries:
         [line] = [line for line in lines if line.startswith(f"{name}: {summary(cls)} (")]
         assert len(summary(cls)) > 20, name
@@ -211,7 +214,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(cli, pairs_file: str) -> None:
 
 
 def test_values_are_json_then_text() -> None:
-    from embedrm.cli._models import read_value
+    from embedrm.cli._parameters import read_value
 
     assert read_value("0.5") == 0.5
     assert read_value("1e-3") == 1e-3
@@ -221,5 +224,6 @@ def test_values_are_json_then_text() -> None:
     assert read_value("[1, 2]") == [1, 2]
     assert read_value("cv") == "cv"
     assert read_value("NaN") == "NaN"
+    assert read_value("inf") == float("inf")
     assert read_value("6") == 6
     assert read_value('"6"') == "6"
