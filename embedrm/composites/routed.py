@@ -129,9 +129,14 @@ class RoutedRewardModel(DomainChanges, RewardModel):
             if name in offered:
                 setattr(self, name, value)
 
+    @property
+    def margins_are_logits(self) -> bool:
+        """True for calibrated experts; otherwise as the expert has it."""
+        return bool(self.calibrate) or (LinearHead() if self.expert is None else self.expert).margins_are_logits
+
     def fit(self, preferences: EmbeddedPreferences, y: None = None) -> RoutedRewardModel:
         """Fit one expert for each domain among the pairs, its calibration, and the router. Returns self."""
-        prefs = check_preferences(preferences, "RoutedRewardModel")
+        prefs = check_preferences(preferences, type(self).__name__)
         router = self._check_parameters()
         self._refuse_cross_prompt(prefs, self.calibrate)
         self.domains_ = list(prefs.domains)
@@ -148,8 +153,7 @@ class RoutedRewardModel(DomainChanges, RewardModel):
             raise unknown_name("routing", self.routing, ROUTINGS)
         if self.prompt_weight not in PROMPT_WEIGHTS:
             raise unknown_name("prompt_weight", self.prompt_weight, PROMPT_WEIGHTS)
-        if isinstance(self.k, bool) or not isinstance(self.k, (int, np.integer)) or self.k < 1:
-            raise InvalidInputError(f"RoutedRewardModel needs k to be a whole number >= 1, got {self.k!r}")
+        self._check_k(self.k)
         router: Router = LogisticRouter() if self.router is None else clone(self.router)
         if router.can_reject and self.fallback is not None and not self.fallback:
             raise InvalidInputError(
@@ -163,10 +167,14 @@ class RoutedRewardModel(DomainChanges, RewardModel):
             )
         return router
 
+    def _check_k(self, k: Any) -> None:
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+            raise InvalidInputError(f"{type(self).__name__} needs k to be a whole number >= 1, got {k!r}")
+
     def _learn_routes(self, router: Router, prefs: EmbeddedPreferences) -> None:
         """Fit the router on the unique prompts of the pairs."""
         self.router_views_ = router.resolve_views(prefs.responses.views)
-        vectors, domains, groups = prompt_examples(prefs, self.router_views_, "RoutedRewardModel")
+        vectors, domains, groups = prompt_examples(prefs, self.router_views_, type(self).__name__)
         without = sorted(set(domains.tolist()) - set(self.domains_))
         if without:
             raise InvalidInputError(
@@ -213,7 +221,7 @@ class RoutedRewardModel(DomainChanges, RewardModel):
         n_groups = len(np.unique(counted.groups))
         if n_groups < 2:
             return 1.0
-        margins = out_of_fold_margins(expert, counted, self.cv, "RoutedRewardModel")
+        margins = out_of_fold_margins(expert, counted, self.cv, type(self).__name__)
         return fit_margin_scale(margins, counted.outcome, counted.weight, n_independent=n_groups)
 
     def with_routing(self, routing: str, random_state: int | None = None, k: int | None = None) -> RoutedRewardModel:
@@ -225,6 +233,7 @@ class RoutedRewardModel(DomainChanges, RewardModel):
         other.routing = routing
         other.random_state = self.random_state if random_state is None else random_state
         other.k = self.k if k is None else k
+        other._check_k(other.k)
         return other
 
     def gates(self, responses: EmbeddedResponses, prompts: Rows | None = None) -> NDArray[np.float64]:
@@ -325,7 +334,7 @@ class RoutedRewardModel(DomainChanges, RewardModel):
 
     def margins(self, preferences: EmbeddedPreferences) -> NDArray[np.float64]:
         """Margins of the pairs; pairs across prompts are refused unless the experts are calibrated to one scale."""
-        self._refuse_cross_prompt(check_preferences(preferences, "RoutedRewardModel"), self.calibrate)
+        self._refuse_cross_prompt(check_preferences(preferences, type(self).__name__), self.calibrate)
         return super().margins(preferences)
 
     @staticmethod

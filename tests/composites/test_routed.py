@@ -301,6 +301,11 @@ class TestErrors:
         with pytest.raises(InvalidInputError, match="unknown routing"):
             fitted.set_params(routing=routing).predict(prefs)
 
+    @pytest.mark.parametrize("k", [0, -1, 1.5, True])
+    def test_a_wrong_k_is_refused_whenever_it_is_set(self, k):
+        with pytest.raises(InvalidInputError, match="RoutedRewardModel needs k to be a whole number >= 1"):
+            model().fit(conflicting()).with_routing("top-k", k=k)
+
     def test_a_router_needs_a_prompt_view(self):
         prefs = EmbeddedPreferences.from_arrays(np.eye(4), [[0, 1], [2, 3]])
         with pytest.raises(InvalidInputError, match="LogisticRouter needs at least one prompt view, got none"):
@@ -329,6 +334,13 @@ class TestErrors:
             InvalidInputError, match=r"^the expert of domain 'verse' \(24 pairs\): Featurizer expects finite"
         ):
             model().fit(prefs)
+
+
+def test_uncalibrated_margins_are_what_the_experts_margins_are():
+    for objective, logits in (("bradley-terry", True), ("hinge", False)):
+        head = LinearHead(objective=objective)
+        assert model(expert=head, calibrate=False).margins_are_logits is logits
+        assert model(expert=head).margins_are_logits is True
 
 
 def test_required_views_follow_the_routing():
