@@ -25,6 +25,8 @@ class DomainChanges:
     scale_: NDArray[np.float64]
     offset_: NDArray[np.float64]
     calibrate: bool
+    _of_domains: tuple[str, ...] = ("experts_", "scale_", "offset_")
+    """Fitted lists and arrays with an entry for each of ``domains_``, in their order."""
 
     def _check_parameters(self) -> Router:
         raise TypeError(f"{type(self).__name__} does not implement _check_parameters")
@@ -62,10 +64,26 @@ class DomainChanges:
         prefs = check_preferences(preferences, f"{type(self).__name__}.add_domain")
         router = self._check_parameters()
         self._refuse_cross_prompt(prefs, self.calibrate)
+        new = self._new_domains(prefs, "an expert")
+        other = copy.copy(self)
+        other.domains_ = new
+        other.experts_, other.scale_, other.offset_ = other._fit_new_experts(prefs[np.isin(prefs.domain, new)])
+        names = [*self.domains_, *new]
+        order = np.argsort(names, kind="stable")
+        other.domains_ = [names[i] for i in order]
+        for name in self._of_domains:
+            old, added = getattr(self, name), getattr(other, name)
+            is_list = isinstance(old, list)
+            setattr(other, name, [[*old, *added][i] for i in order] if is_list else np.concatenate([old, added])[order])
+        other._learn_routes(router, prefs)
+        return other
+
+    def _new_domains(self, prefs: EmbeddedPreferences, what: str) -> list[str]:
+        """Domains without ``what``; raise where there is none, or no prompt of one that has it."""
         new = [d for d in prefs.domains if d not in self.domains_]
         if not new:
             raise InvalidInputError(
-                f"add_domain needs pairs of a domain without an expert, got only {', '.join(prefs.domains)}; to train a "
+                f"add_domain needs pairs of a domain without {what}, got only {', '.join(prefs.domains)}; to train a "
                 "domain again, fit"
             )
         missing = sorted(set(self.domains_) - set(prefs.responses.domain[prefs.active_prompts].tolist()))
@@ -74,17 +92,7 @@ class DomainChanges:
                 f"add_domain refits the router and needs prompts of every domain, got none of {', '.join(missing)}; pass "
                 "the pairs that the model was fitted on together with the new ones"
             )
-        other = copy.copy(self)
-        other.domains_ = new
-        experts, scale, offset = other._fit_new_experts(prefs[np.isin(prefs.domain, new)])
-        names = [*self.domains_, *new]
-        order = np.argsort(names, kind="stable")
-        other.domains_ = [names[i] for i in order]
-        other.experts_ = [[*self.experts_, *experts][i] for i in order]
-        other.scale_ = np.concatenate([self.scale_, scale])[order]
-        other.offset_ = np.concatenate([self.offset_, offset])[order]
-        other._learn_routes(router, prefs)
-        return other
+        return new
 
     def drop_domain(self: Self, domain: str, preferences: EmbeddedPreferences) -> Self:
         """Return a model without the expert of a domain and with the router fitted anew; this one is not changed.
@@ -119,7 +127,8 @@ class DomainChanges:
             )
         other = copy.copy(self)
         other.domains_ = [self.domains_[k] for k in keep]
-        other.experts_ = [self.experts_[k] for k in keep]
-        other.scale_, other.offset_ = self.scale_[keep], self.offset_[keep]
+        for name in self._of_domains:
+            old = getattr(self, name)
+            setattr(other, name, [old[k] for k in keep] if isinstance(old, list) else old[keep])
         other._learn_routes(router, prefs)
         return other

@@ -134,6 +134,8 @@ class AdapterRewardModel(RoutedRewardModel):
     (2022), "LoRA: Low-rank adaptation of large language models", section 4.1.
     """
 
+    _of_domains = ("adapters_", "epochs_", "n_held_out_", "scale_", "offset_")
+
     def __init__(
         self,
         trunk: MLPHead | None = None,
@@ -227,24 +229,17 @@ class AdapterRewardModel(RoutedRewardModel):
         check_is_fitted(self, "adapters_")
         settings.check(self, self._n_hidden, ROUTINGS)
         prefs = self._usable(preferences)
-        new = [d for d in prefs.domains if d not in self.domains_]
-        given = set(prefs.responses.domain[prefs.active_prompts].tolist())
-        missing = [d for d in self.domains_ if d not in given]
-        if not new:
-            raise InvalidInputError(
-                f"add_domain needs pairs of a domain without an adapter, got only {', '.join(prefs.domains)}; to train a "
-                "domain again, fit"
-            )
-        if missing:
-            raise InvalidInputError(
-                f"add_domain refits the router and needs prompts of every domain, got none of {', '.join(missing)}; pass "
-                "the pairs that the model was fitted on together with the new ones"
-            )
+        new = self._new_domains(prefs, "an adapter")
         other = copy.copy(self)
         held = other._held_out(prefs, False)
         other._add_adapters(new, prefs, held)
         other._fit_router(prefs, held)
         return other
+
+    def _learn_routes(self, router: Router, prefs: EmbeddedPreferences) -> None:
+        """Fit the router adapter, or the router of its own, on the prompts of the pairs."""
+        prefs = self._usable(prefs)
+        self._fit_router(prefs, self._held_out(prefs, False))
 
     def _usable(self, preferences: EmbeddedPreferences) -> EmbeddedPreferences:
         prefs = check_preferences(preferences, WHO)

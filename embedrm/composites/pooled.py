@@ -114,6 +114,10 @@ class PooledRewardModel(RoutedRewardModel):
     multilevel/hierarchical models", chapter 12 (partial pooling).
     """
 
+    # chosen, not learned
+    not_parameters = frozenset({"tau_"})
+    _of_domains = (*RoutedRewardModel._of_domains, "tau_")
+
     def __init__(
         self,
         expert: RewardModel | None = None,
@@ -215,6 +219,7 @@ class PooledRewardModel(RoutedRewardModel):
             if self.calibrate:
                 offset[d] = _level(expert, own.responses, own.active)
             experts.append(expert)
+        self.tau_ = tau
         return experts, np.ones(len(experts)), offset
 
     def _fit_general(self, prefs: EmbeddedPreferences) -> tuple[RewardModel, float, float]:

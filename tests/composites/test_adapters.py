@@ -329,6 +329,27 @@ class TestAddingADomain:
             model().add_domain(train)
 
 
+class TestDroppingADomain:
+    def test_others_keep_every_bit_and_nothing_of_it_is_left(self, train, fitted):
+        less = fitted.drop_domain("maths", train)
+        assert less.domains_ == less.router_.classes_.tolist() == ["code", "verse"]
+        np.testing.assert_array_equal(
+            less.expert_rewards(train.responses), fitted.expert_rewards(train.responses)[:, [0, 2]]
+        )
+        for name in ("epochs_", "n_held_out_", "scale_", "offset_"):
+            np.testing.assert_array_equal(getattr(less, name), getattr(fitted, name)[[0, 2]])
+        rest = train[train.domain != "maths"]
+        assert less.gates(train.responses).shape == (train.responses.n_prompts, 2)
+        assert less.score(rest) > 0.8
+        assert fitted.domains_ == ["code", "maths", "verse"]
+
+    def test_a_router_of_its_own_is_fitted_anew_too(self, train):
+        base = model(router=LogisticRouter(l2=0.1), max_epochs=2).fit(train)
+        assert base.drop_domain("code", train).router_.classes_.tolist() == ["maths", "verse"]
+        with pytest.raises(InvalidInputError, match="unknown domain with an expert 'cod'"):
+            base.drop_domain("cod", train)
+
+
 class TestSmallDomains:
     def test_a_domain_of_one_group_is_the_trunk_with_the_pooled_scale(self, train):
         few = train[(train.domain != "maths") | (train.groups == train.in_domain("maths").groups[0])]

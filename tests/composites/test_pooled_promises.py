@@ -173,8 +173,25 @@ class TestAddDomain:
             < 0.4
         )
 
+    def test_pulls_follow_their_domains(self):
+        prefs = domains([1.0, 1.0, -1.0], 600, seed=5, dim=6)
+        weight = np.where(prefs.domain == "domain 1", 2.0, 1.0)
+        prefs = prefs.weighted(weight)
+        first = pooled(strength=0.02).fit(prefs[prefs.domain != "domain 1"])
+        second = first.add_domain(prefs)
+        np.testing.assert_allclose(second.tau_, 0.02 * np.sqrt([0.5, 400 / 800, 0.5]))
+        np.testing.assert_array_equal(first.tau_, second.tau_[[0, 2]])
+        whole = pooled(strength=0.02).fit(prefs)
+        np.testing.assert_array_equal(whole.drop_domain("domain 0", prefs).tau_, whole.tau_[1:])
+
 
 class TestErrors:
+    def test_messages_name_this_model(self):
+        with pytest.raises(InvalidInputError, match=r"^PooledRewardModel expects EmbeddedPreferences, got int"):
+            pooled().fit(3)
+        with pytest.raises(InvalidInputError, match=r"^PooledRewardModel needs k"):
+            pooled(k=0).fit(example_preferences()[0])
+
     def test_other_experts_are_refused(self):
         prefs = example_preferences()[0]
         message = (
