@@ -212,8 +212,10 @@ def build_models(heads: Sequence[str] | None, items: Sequence[str] | None) -> di
     items : sequence of str or None
         ``PARAMETER=VALUE``, which needs no name where there is one head, or ``NAME.PARAMETER=VALUE``.
     """
+    from embedrm.cli._composites import WRAPPERS, domain_models
     from embedrm.cli._models import Recipe
 
+    around = {"router", *WRAPPERS, *domain_models()}
     named: dict[str, str] = {}
     for item in heads or ("linear",):
         name, equals, head = item.partition("=")
@@ -231,6 +233,10 @@ def build_models(heads: Sequence[str] | None, items: Sequence[str] | None) -> di
         name, dot, _ = item.partition("=")[0].partition(".")
         if dot and name in named:
             own[name].append(item[len(name) + 1 :])
+        elif dot and name in around:
+            raise InvalidInputError(
+                f"--set {item} is for a model around heads, and learning curves are of heads; leave it out"
+            )
         elif len(named) == 1:
             own[next(iter(named))].append(item)
         elif dot and name not in _PARTS:
