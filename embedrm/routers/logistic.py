@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
+from embedrm.numerics.softmax import softmax_path
 from embedrm.routers import ROUTERS
 from embedrm.routers._calibrated import UNSEEN, Array, CalibratedRouter, mean_and_spread
 
 L2_GRID = (1e-3, 1e-2, 1e-1, 1.0)
+# Objective gap to which the weights are brought.
+_TOL = 1e-5
 
 
 @ROUTERS.register("logistic")
@@ -109,32 +112,22 @@ class LogisticRouter(CalibratedRouter):
         self, matrix: NDArray[Any], codes: NDArray[np.intp], weight: Array, n_domains: int, grid: list[float]
     ) -> list[tuple[Array, Array]]:
         """Coefficients and intercepts on raw vectors for each penalty; each begins where the next stronger one ended."""
-        from sklearn.linear_model import LogisticRegression
-
         known = weight > 0
         if not known.all():
             matrix, codes, weight = matrix[known], codes[known], weight[known]
         mean, spread = mean_and_spread(matrix, weight)
         z = ((matrix - mean) / spread).astype(np.float64 if matrix.dtype == np.float64 else np.float32)
-        present = np.unique(codes)
-        total = float(weight.sum())
-        model = LogisticRegression(max_iter=self.max_iter, tol=1e-5, warm_start=True)
-        solved: dict[float, tuple[Array, Array]] = {}
-        for l2 in sorted(grid, reverse=True):
+        present, position = np.unique(codes, return_inverse=True)
+        found: list[tuple[Array, Array]] = []
+        # one domain: every prompt belongs to it with certainty, and there is nothing to fit
+        parts = [(np.zeros((1, z.shape[1])), np.zeros(1))] * len(grid)
+        if len(present) > 1:
+            parts = softmax_path(
+                z, position, weight, len(present), grid, tol=_TOL, max_iter=self.max_iter, who="LogisticRouter"
+            )
+        for weights, level in parts:
             coef, intercept = np.zeros((n_domains, matrix.shape[1])), np.full(n_domains, UNSEEN)
-            if len(present) == 1:
-                # one domain: every prompt belongs to it with certainty, and there is nothing to fit
-                intercept[present] = 0.0
-            else:
-                # with two domains the estimator fits the difference w of the two rows of W; its squared norm is ||w||^2 / 2
-                penalty = l2 / 2.0 if len(present) == 2 else l2
-                model.set_params(C=1.0 / (penalty * total)).fit(z, codes, weight)
-                if len(present) == 2:
-                    coef[present] = np.stack([-model.coef_[0], model.coef_[0]]) / 2.0
-                    intercept[present] = np.array([-model.intercept_[0], model.intercept_[0]]) / 2.0
-                else:
-                    coef[present], intercept[present] = model.coef_, model.intercept_
-                coef /= spread
-                intercept = intercept - coef @ mean
-            solved[l2] = coef, intercept
-        return [solved[l2] for l2 in grid]
+            coef[present] = weights / spread
+            intercept[present] = level - coef[present] @ mean
+            found.append((coef, intercept))
+        return found
