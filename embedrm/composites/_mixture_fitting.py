@@ -161,7 +161,8 @@ class Fit:
         weight = self.weight
         if schedule.patience is not None:
             remedy = "early_stopping=False with a max_epochs of your choice"
-            inside, outside = hold_out(self.groups, fraction, schedule.random_state, WHO, remedy)
+            weights = self.comparisons.weight
+            inside, outside = hold_out(self.groups, fraction, schedule.random_state, WHO, remedy, weights)
             # the first gate does not see the prompts by which training is stopped
             seen = np.zeros(len(self.groups))
             seen[inside] = self.comparisons.weight[inside]

@@ -162,7 +162,9 @@ class GBDTHead(FeatureHead):
         if self.early_stopping:
             parts = [
                 prefs[rows]
-                for rows in hold_out(prefs.groups, self.validation_fraction, self.random_state, who, _WITHOUT)
+                for rows in hold_out(
+                    prefs.groups, self.validation_fraction, self.random_state, who, _WITHOUT, prefs.weight
+                )
             ]
         comparisons = [Comparisons.of(part) for part in parts]
         rows = [FeatureRows(self.featurizer_, prefs.responses, c.rows, hold=False) for c in comparisons]

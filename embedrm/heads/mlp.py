@@ -152,7 +152,12 @@ class MLPHead(FeatureHead):
         inside, outside = np.arange(len(preferences)), np.arange(0)
         if self.early_stopping:
             inside, outside = hold_out(
-                group_ranks(preferences), self.validation_fraction, self.random_state, type(self).__name__, _WITHOUT
+                group_ranks(preferences),
+                self.validation_fraction,
+                self.random_state,
+                type(self).__name__,
+                _WITHOUT,
+                preferences.weight,
             )
         comparisons = [Comparisons.of(preferences[rows]) for rows in (inside, outside) if len(rows)]
         if weight is not None:

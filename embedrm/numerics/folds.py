@@ -56,7 +56,7 @@ def group_folds(
 
 
 def hold_out(
-    groups: ArrayLike, fraction: float, random_state: int, who: str, remedy: str
+    groups: ArrayLike, fraction: float, random_state: int, who: str, remedy: str, weight: ArrayLike | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return (rows to train on, rows to stop by), whole groups on one side.
 
@@ -70,13 +70,20 @@ def hold_out(
         Which of them.
     who, remedy : str
         Who asks, and what to do instead, for the error.
+    weight : array-like of shape (n,), optional
+        Rows of weight zero are on neither side: a group of them would be nothing to stop by. 1 where absent.
 
     Raises
     ------
     InvalidInputError
         With one group only.
     """
-    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    given = np.asarray(groups)
+    rows = np.arange(len(given)) if weight is None else np.flatnonzero(np.asarray(weight) > 0)
+    if not len(rows):
+        raise InvalidInputError(f"{who} needs pairs with positive weight, got only zeros")
+    # a copy of all names is left out where all rows count
+    names, group = np.unique(given if len(rows) == len(given) else given[rows], return_inverse=True)
     if len(names) < 2:
         raise InvalidInputError(
             f"{who} holds out prompt groups to stop by, and these pairs have one group only; give more prompts, or {remedy}"
@@ -84,4 +91,4 @@ def hold_out(
     wanted = min(len(names) - 1, max(1, round(fraction * len(names))))
     held = np.zeros(len(names), dtype=bool)
     held[np.random.default_rng(random_state).permutation(len(names))[:wanted]] = True
-    return np.flatnonzero(~held[group]), np.flatnonzero(held[group])
+    return rows[~held[group]], rows[held[group]]

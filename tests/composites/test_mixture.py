@@ -271,6 +271,14 @@ def test_wrong_parameters_are_refused(parameters, message):
         MixtureRewardModel(**parameters).fit(prefs)
 
 
+def test_training_is_stopped_by_pairs_that_count():
+    prefs = opposed(60)
+    # hardly a prompt has weight; drawn from all, those held out would have none
+    weight = (prefs.prompt_rows < 4).astype(float)
+    mixture = MixtureRewardModel(hidden=(4,), max_epochs=3).fit(prefs.weighted(weight))
+    assert all(np.isfinite(facts["held_out_loss"]) for facts in mixture.history_)
+
+
 def test_a_gate_without_prompts_is_refused_and_one_expert_needs_none():
     prefs, _ = example_preferences()
     bare = with_pairs(

@@ -418,3 +418,12 @@ def test_nan_is_counted_and_placed():
     view(train)[7, 2] = np.nan
     with pytest.raises(InvalidInputError, match=r"NaN or infinity in 1 of rows 0 to 167 of 168 active responses"):
         GBDTHead(early_stopping=False).fit(train)
+
+
+def test_training_is_stopped_by_pairs_that_count():
+    prefs = problem(line, n_prompts=60)[0]
+    # hardly a prompt has weight; drawn from all, those held out would have none
+    weight = np.isin(prefs.prompt_rows, prefs.active_prompts[:3]).astype(float)
+    head = GBDTHead(max_trees=5).fit(prefs.weighted(weight))
+    assert len(head.validation_losses_)
+    assert np.isfinite(head.validation_losses_).all()

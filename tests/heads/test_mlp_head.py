@@ -265,3 +265,12 @@ def test_one_group_cannot_be_stopped_by():
 def test_a_rate_that_explodes_is_told():
     with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="lower learning_rate"):
         MLPHead(learning_rate=1e30, early_stopping=False).fit(small())
+
+
+def test_training_is_stopped_by_pairs_that_count():
+    prefs = small()
+    # hardly a prompt has weight; drawn from all, those held out would have none
+    weight = np.isin(prefs.prompt_rows, prefs.active_prompts[:3]).astype(float)
+    head = MLPHead(hidden=(4,), max_epochs=3).fit(prefs.weighted(weight))
+    assert len(head.validation_losses_)
+    assert np.isfinite(head.validation_losses_).all()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedrm.errors import InvalidInputError
-from embedrm.numerics.folds import group_folds
+from embedrm.numerics.folds import group_folds, hold_out
 
 some_groups = st.lists(st.integers(0, 12), min_size=2, max_size=60).filter(lambda g: len(set(g)) >= 2)
 
@@ -88,3 +88,22 @@ def test_too_few_groups_or_folds_are_refused(groups, n_splits):
         InvalidInputError, match=rf"^the tuner needs at least 2 folds and 2 prompt groups .* n_splits={n_splits} and "
     ):
         list(group_folds(groups, n_splits, "the tuner"))
+
+
+@settings(max_examples=60)
+@given(some_groups, st.floats(0.01, 0.99), st.integers(0, 3))
+def test_rows_without_weight_are_held_out_as_if_they_were_not_there(groups, fraction, seed):
+    groups = np.array(groups)
+    absent = np.concatenate([groups, groups, [99, 98]])
+    weight = np.concatenate([np.ones(len(groups)), np.zeros(len(groups) + 2)])
+    for found, expected in zip(
+        hold_out(absent, fraction, seed, "a test", "more", weight), hold_out(groups, fraction, seed, "a test", "more")
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_what_cannot_be_held_out_is_told():
+    with pytest.raises(InvalidInputError, match=r"^the tuner holds out prompt groups .* or wait"):
+        hold_out(["a", "b", "b"], 0.5, 0, "the tuner", "wait", [0.0, 1.0, 1.0])
+    with pytest.raises(InvalidInputError, match=r"^the tuner needs pairs with positive weight, got only zeros"):
+        hold_out(["a", "b"], 0.5, 0, "the tuner", "wait", [0.0, 0.0])
