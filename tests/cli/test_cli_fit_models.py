@@ -24,7 +24,7 @@ from embedrm import (
     encode,
     read_preferences,
 )
-from embedrm.cli._composites import domain_models
+from embedrm.cli._composites import domain_models, refuse_early
 from embedrm.cli._listing import listing
 from embedrm.cli._models import Recipe
 from embedrm.composites import COMPOSITES
@@ -245,6 +245,12 @@ def test_senseless_combinations_are_refused_before_anything_is_read(cli, options
     assert "Traceback" not in outcome.err
     assert outcome.out == ""
     assert not Path("m").exists()
+
+
+def test_adapters_with_a_router_of_their_own_read_any_features() -> None:
+    model = Recipe(model="adapters", terms="p*r", router="knn").build()
+    refuse_early(model)
+    assert model.trunk.featurizer.terms == "p*r"
 
 
 @pytest.mark.parametrize("item", ["pooled.strength=1", "routed.cv=3", "router.view=6", "calibrated.cv=3"])
