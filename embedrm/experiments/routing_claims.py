@@ -73,7 +73,8 @@ def judge(
         :func:`embedrm.evaluation.comparison_facts` of RODOS against MoRE and ARLISS, and of the three against the single
         head.
     accounting : sequence of dict
-        :func:`embedrm.experiments.accounting.accounting_rows`.
+        :func:`embedrm.experiments.accounting.accounting_rows`; where the encoder has no weights (or their number is not
+        known), no copy of it can be saved, and the claims on parameters are left out.
     added : sequence of dict
         :func:`embedrm.experiments.domain_changes.added_domain_facts`; without any, its claims are left out.
     """
@@ -82,7 +83,8 @@ def judge(
     for name, claim in COMPARABLE.items():
         cell = compared[name, SINGLE]["macro"]
         facts.append(claim.judge(cell["value"], cell["low"], cell["high"]))
-    facts += [claim.judge(saved[name]) for name, claim in SAVING.items()]
+    if all(row["shared"] > row["heads"] for row in accounting):
+        facts += [claim.judge(saved[name]) for name, claim in SAVING.items()]
     if added:
         facts.append(UNCHANGED.judge(max(row["changed"] for row in added)))
         facts.append(AS_GOOD.all_of([row["difference"] for row in added]))
