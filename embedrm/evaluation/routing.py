@@ -155,8 +155,8 @@ def regret_facts(
     ----------
     oracle : ndarray of shape (n_pairs,)
         Margins under oracle routing.
-    routed : mapping of name to ndarray of shape (n_pairs,)
-        Margins under other routings of the same experts.
+    routed : mapping of name to ndarray of shape (n_pairs,) or (n_draws, n_pairs)
+        Margins under other routings of the same experts; of several draws, each pair has its mean accuracy.
     preferences : EmbeddedPreferences
         Gives domains, prompt groups and ties. Its vectors are not read.
     misrouted : array-like of shape (n_pairs,), bool, optional
@@ -186,7 +186,7 @@ def regret_facts(
     names, counts = np.unique(kept.domain, return_counts=True)
     rows = []
     for name, facts in compared.items():
-        credit = pair_credit(np.asarray(routed[name], dtype=np.float64)[labelled])
+        credit = pair_credit(np.atleast_2d(np.asarray(routed[name], dtype=np.float64))[:, labelled]).mean(axis=0)
         row: dict[str, Any] = {
             "routing": name,
             "accuracy": float(credit.mean()),

@@ -131,7 +131,7 @@ class RoutingStudy:
         by_prompt = dict(zip(prompts.tolist(), wrong.tolist()))
         return regret_facts(
             self.variants[v.ORACLE].margins["test"][0],
-            {name: self.variants[name].margins["test"][0] for name in ROUTINGS},
+            {name: self.variants[name].margins["test"] for name in ROUTINGS},
             self.test,
             misrouted=np.array([by_prompt[p] for p in self.test.prompt_rows.tolist()]),
             n_resamples=self.n_resamples,

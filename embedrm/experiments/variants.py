@@ -116,7 +116,7 @@ def fit_variants(
     featurizer : Featurizer
         Of all heads and experts.
     seeds : sequence of int
-        For the variants of :data:`SEEDED`.
+        For the variants of :data:`SEEDED`, and for the draws of random routing.
 
     Returns
     -------
@@ -151,6 +151,10 @@ def fit_variants(
             )
     rodos = found[RODOS].model
     if isinstance(rodos, RoutedRewardModel):
+        draws = [rodos.with_routing("random", seed) for seed in seeds]
+        found[RANDOM].margins = {
+            part: np.stack([model.margins(prefs) for model in draws]) for part, prefs in parts.items()
+        }
         wrong = {part: wrong_margins(rodos, prefs) for part, prefs in parts.items()}
         found[WRONG] = Variant(rodos, wrong, found[RODOS].seconds, found[RODOS].parameters, found[RODOS].copies)
     for name, head in ((LENGTH, LengthHead()), (CHANCE, RandomHead())):

@@ -11,7 +11,9 @@ from embedrm import Featurizer, Report, RoutedRewardModel
 from embedrm.checks import example_preferences
 from embedrm.evaluation.claims import VERDICTS
 from embedrm.experiments import variants as v
+from embedrm.experiments.accounting import Counted, accounting_rows
 from embedrm.experiments.domain_changes import added_domain_facts, left_out_facts
+from embedrm.experiments.routing_claims import judge
 from embedrm.experiments.routing_study import RoutingStudy
 from embedrm.experiments.study import StudyData
 from embedrm.numerics.folds import hold_out
@@ -40,9 +42,17 @@ def study(data: StudyData) -> RoutingStudy:
 def test_every_variant_is_there_in_the_order_of_the_table(study):
     assert list(study.variants) == list(v.GROUPS)
     for name, variant in study.variants.items():
-        assert (
-            len(variant.margins["test"]) == (2 if name in v.SEEDED or name == v.ARLISS_SOFT else 1) or name == v.WRONG
-        )
+        seeded = name in v.SEEDED or name in (v.ARLISS_SOFT, v.RANDOM)
+        assert len(variant.margins["test"]) == (2 if seeded else 1) or name == v.WRONG
+
+
+def test_random_routing_is_the_mean_of_its_draws(study):
+    first, second = study.variants[v.RANDOM].margins["test"]
+    assert not np.array_equal(first, second)
+    (row,) = (row for row in study.regret["rows"] if row["routing"] == v.RANDOM)
+    table = next(row for row in study.accuracy["test"]["rows"] if row["model"] == v.RANDOM)
+    assert row["accuracy"] == pytest.approx(table["micro"]["value"])
+    assert table["micro"]["value"] == pytest.approx(np.mean([(m > 0).mean() for m in (first, second)]))
 
 
 def test_wrong_routing_is_every_expert_but_the_own(data):
@@ -88,6 +98,14 @@ def test_claims_are_judged_and_sizes_counted(study):
     heads = study.variants[v.RODOS].parameters
     assert rows[v.RODOS]["paper"] == (n + 1) * 1000 + heads
     assert rows[v.RODOS]["shared"] == 1000 + heads
+
+
+def test_without_an_encoders_weights_nothing_is_said_of_saving_them(study):
+    heads = {name: Counted(10, 4 if name == v.RODOS else 1) for name in (v.RODOS, v.MORE, v.ARLISS)}
+    with_weights, without = (judge(study.compared, accounting_rows(f, heads, v.RODOS), ()) for f in (100, 0))
+    saved = {claim["id"]: claim["measured"] for claim in with_weights if claim["id"].endswith("halves-parameters")}
+    assert saved == {f"{name}-halves-parameters": pytest.approx(1 - 110 / 410) for name in ("more", "arliss")}
+    assert [c["id"] for c in without] == [c["id"] for c in with_weights if c["id"] not in saved]
 
 
 def test_the_report_round_trips_and_names_every_claim(study):
