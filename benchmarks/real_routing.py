@@ -26,6 +26,7 @@ from _real import FILES, add_options, vectors
 from real_heads import judged
 
 from embedrm import (
+    EmbeddedPreferences,
     EnsembleRewardModel,
     Featurizer,
     GBDTHead,
@@ -58,12 +59,7 @@ def candidates(view: dict[str, Any]) -> dict[str, dict[str, Callable[[], RewardM
     f = Featurizer(**view)
     expert = LinearHead(f, l2="cv", l2_grid=L2, tol=1e-7)
     singles = {f"single, l2 {l2:g}": lambda l2=l2: LinearHead(f, l2=l2, tol=1e-7) for l2 in L2}
-    rodos = {
-        f"RODOS, router by {w}": lambda w=w: RoutedRewardModel(expert, prompt_weight=w) for w in ("prompts", "pairs")
-    }
-    pooled = {
-        f"pooled, router by {w}": lambda w=w: PooledRewardModel(expert, prompt_weight=w) for w in ("prompts", "pairs")
-    }
+    routed = {"RODOS": lambda: RoutedRewardModel(expert), "pooled": lambda: PooledRewardModel(expert)}
     mixtures = {
         "MoRE": lambda: MixtureRewardModel(f, shared=False, supervision=0.0),
         "MoRE, labelled gate": lambda: MixtureRewardModel(f, shared=False),
@@ -73,14 +69,19 @@ def candidates(view: dict[str, Any]) -> dict[str, dict[str, Callable[[], RewardM
         "mixture, l2 0.5": lambda: MixtureRewardModel(f, l2=0.5),
         "mixture, gate without labels": lambda: MixtureRewardModel(f, supervision=0.0),
     }
-    return {"single": singles, "routed": rodos | pooled | mixtures}
+    return {"single": singles, "routed": routed | mixtures}
 
 
-def routes(name: str, model: RewardModel) -> dict[str, RewardModel]:
-    """A fitted model under its routings; nothing is fitted again."""
-    if isinstance(model, RoutedRewardModel):
-        return {f"{name}, {routing}": model.with_routing(routing) for routing in ("soft", "hard")}
-    return {name: model}
+def routes(name: str, model: RewardModel, training: EmbeddedPreferences) -> dict[str, RewardModel]:
+    """A fitted model under its routings, of routers that count prompts alike or by their pairs; no expert is fitted again."""
+    if not isinstance(model, RoutedRewardModel):
+        return {name: model}
+    by_pairs = model.with_router(LogisticRouter(), training, prompt_weight="pairs")
+    return {
+        f"{name}, {routing}{label}": one.with_routing(routing)
+        for label, one in (("", model), (", router by pairs", by_pairs))
+        for routing in ("soft", "hard")
+    }
 
 
 def main() -> None:
@@ -104,12 +105,12 @@ def main() -> None:
     fitted: dict[str, RewardModel] = {}
     for family, members in candidates(view).items():
         for name, make in list(members.items())[:: 6 if a.smoke else 1]:
-            held = {n: judged(m.margins(held_out), held_out) for n, m in routes(name, make().fit(inner)).items()}
+            held = {n: judged(m.margins(held_out), held_out) for n, m in routes(name, make().fit(inner), inner).items()}
             start = time.perf_counter()
             final = make().fit(train)
             seconds = time.perf_counter() - start
             fitted[name] = final
-            for n, model in routes(name, final).items():
+            for n, model in routes(name, final, train).items():
                 margins[n], logits[n] = model.margins(test), model.margins_are_logits
                 rows.append({"name": n, "family": family, "seconds": seconds, **held[n]})
                 say(f"{n}: {held[n]}")
@@ -187,7 +188,7 @@ def main() -> None:
     main_names = [
         single,
         chosen,
-        *(n for n in margins if n.startswith("RODOS, router by prompts")),
+        *(n for n in margins if n.startswith("RODOS")),
         *others,
         "wrong routing",
     ]

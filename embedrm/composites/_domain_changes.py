@@ -94,6 +94,42 @@ class DomainChanges:
             )
         return new
 
+    def with_router(
+        self: Self, router: Router, preferences: EmbeddedPreferences, prompt_weight: str | None = None
+    ) -> Self:
+        """Return a model of the same experts behind another router, fitted here; this one is not changed.
+
+        Routers are compared at the cost of routers: no expert is fitted again.
+
+        Parameters
+        ----------
+        router : Router
+            Cloned and fitted on the unique prompts of the pairs.
+        preferences : EmbeddedPreferences
+            What the model was fitted on.
+        prompt_weight : {"prompts", "pairs"}, optional
+            As in :class:`embedrm.RoutedRewardModel`; this model's own where absent.
+
+        Raises
+        ------
+        InvalidInputError
+            For pairs of a domain without an expert, and for a router that rejects prompts where no general head was fitted.
+        """
+        check_is_fitted(self, "experts_")
+        prefs = check_preferences(preferences, f"{type(self).__name__}.with_router")
+        other = copy.copy(self)
+        other.router = router
+        if prompt_weight is not None:
+            other.prompt_weight = prompt_weight
+        fresh = other._check_parameters()
+        if fresh.can_reject and other.general_ is None:
+            raise InvalidInputError(
+                f"{type(router).__name__} may reject prompts, and this model was fitted without a general head to answer "
+                "for them; fit it with fallback=True"
+            )
+        other._learn_routes(fresh, prefs)
+        return other
+
     def drop_domain(self: Self, domain: str, preferences: EmbeddedPreferences) -> Self:
         """Return a model without the expert of a domain and with the router fitted anew; this one is not changed.
 

@@ -218,6 +218,29 @@ class TestAddDomain:
             fitted.add_domain(prefs[prefs.domain != "alpha"])
 
 
+class TestWithRouter:
+    def test_the_experts_stay_and_the_routes_are_those_of_a_fit_with_that_router(self):
+        prefs, _ = example_preferences(31)
+        first, other = model().fit(prefs), LogisticRouter(l2=10.0)
+        turned, whole = first.with_router(other, prefs), model(router=other).fit(prefs)
+        assert turned.experts_[0] is first.experts_[0]
+        assert first.router.l2 == 0.1
+        np.testing.assert_array_equal(turned.predict(prefs), whole.predict(prefs))
+        weighed = first.with_router(ROUTER, prefs, prompt_weight="pairs")
+        np.testing.assert_array_equal(weighed.predict(prefs), model(prompt_weight="pairs").fit(prefs).predict(prefs))
+        assert first.prompt_weight == "prompts"
+
+    def test_a_router_that_rejects_needs_a_general_head(self):
+        prefs, _ = example_preferences()
+        rejecting = RejectingRouter(ROUTER, level=0.6)
+        with pytest.raises(
+            InvalidInputError, match="without a general head to answer for them; fit it with fallback=True"
+        ):
+            model().fit(prefs).with_router(rejecting, prefs)
+        turned = model(fallback=True).fit(prefs).with_router(rejecting, prefs)
+        assert np.isfinite(turned.predict(prefs)).all()
+
+
 class TestDropDomain:
     def test_it_is_the_model_fitted_without_the_domain(self):
         prefs, _ = example_preferences(31)
