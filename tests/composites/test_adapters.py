@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from embedrm import EmbeddedPreferences, Featurizer, LinearHead, LogisticRouter, MLPHead
 from embedrm.checks.data import map_views, with_pairs, with_responses
-from embedrm.composites._adapter_fitting import PRIOR_GROUPS
+from embedrm.composites._adapter_fitting import PRIOR_GROUPS, held_out_groups
 from embedrm.composites.adapters import AdapterRewardModel
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.calibration import fit_margin_scale, fit_softmax_temperature
@@ -327,6 +327,21 @@ class TestAddingADomain:
             base.add_domain(train.in_domain("maths"))
         with pytest.raises(NotFittedError):
             model().add_domain(train)
+
+
+def test_pairs_that_are_held_out_teach_nothing_but_scales(train):
+    trunk = MLPHead(hidden=(12, 8), max_epochs=3, early_stopping=False)
+    options = {"trunk": trunk, "early_stopping": False, "max_epochs": 3, "routing": "oracle"}
+    held = np.isin(train.groups, held_out_groups(train, 0.1, 0))
+    assert 0 < held.mean() < 0.2
+    turned = with_pairs(train, pairs=np.where(held[:, None], train.pairs[:, ::-1], train.pairs))
+    one, other = (model(**options).fit(prefs) for prefs in (train, turned))
+    for a, b in zip(one.trunk_.weights_, other.trunk_.weights_):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(one.adapters_, other.adapters_):
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+    assert (one.scale_ > other.scale_).all()
 
 
 class TestDroppingADomain:

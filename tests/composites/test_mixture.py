@@ -279,6 +279,34 @@ def test_training_is_stopped_by_pairs_that_count():
     assert all(np.isfinite(facts["held_out_loss"]) for facts in mixture.history_)
 
 
+def test_penalties_are_judged_by_pairs_that_were_not_trained_on():
+    prefs = opposed(200)
+    coin = np.random.default_rng(0).random(len(prefs)) < 0.5
+    noise = with_pairs(prefs, pairs=np.where(coin[:, None], prefs.pairs, prefs.pairs[:, ::-1]))
+    fitted = model(l2="cv", l2_shared=1.0, l2_grid=(1e-3, 10.0)).fit(noise)
+    strong, weak = (row["loss"] for row in fitted.cv_results_)
+    # labels by coin: what fits its training pairs closely is worse than a coin on others
+    assert strong < weak
+    assert weak > np.log(2)
+    assert fitted.l2_ == 10.0
+
+
+def test_adam_shrinks_experts_and_the_shared_part_each_by_its_own_penalty():
+    def norms(l2, l2_shared):
+        options = {"hidden": (4,), "early_stopping": False, "max_epochs": 30, "learning_rate": 1e-2}
+        fitted = MixtureRewardModel(l2=l2, l2_shared=l2_shared, **options).fit(opposed(100))
+        sizes = np.sqrt(sum((w**2).sum(axis=(1, 2)) for w in fitted.weights_))
+        return sizes[:2].max(), sizes[:2].min(), sizes[2]
+
+    _, least, shared = norms(0.0, 0.0)
+    most, _, alone = norms(10.0, 0.0)
+    assert most < 0.1 * least
+    assert alone > 0.5 * shared
+    _, kept, small = norms(0.0, 10.0)
+    assert small < 0.1 * shared
+    assert kept > 0.5 * least
+
+
 def test_a_gate_without_prompts_is_refused_and_one_expert_needs_none():
     prefs, _ = example_preferences()
     bare = with_pairs(
