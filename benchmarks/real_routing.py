@@ -73,7 +73,7 @@ def candidates(view: dict[str, Any]) -> dict[str, dict[str, Callable[[], RewardM
 
 
 def routes(name: str, model: RewardModel, training: EmbeddedPreferences) -> dict[str, RewardModel]:
-    """A fitted model under its routings, of routers that count prompts alike or by their pairs; no expert is fitted again."""
+    """A fitted model under its routings, with routers that count prompts alike or by their pairs."""
     if not isinstance(model, RoutedRewardModel):
         return {name: model}
     by_pairs = model.with_router(LogisticRouter(), training, prompt_weight="pairs")
