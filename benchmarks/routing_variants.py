@@ -199,7 +199,7 @@ def agreement_draw(shared: float, seed: int, a: argparse.Namespace) -> tuple[dic
         ORACLE_HEADS: routed.with_routing("oracle"),
         POOLED: pooled,
         f"{POOLED}, oracle": pooled.with_routing("oracle"),
-        MIXTURE: MixtureRewardModel(linear.featurizer, random_state=seed).fit(train),
+        MIXTURE: MixtureRewardModel(linear.featurizer, l2="cv", l2_shared="cv", random_state=seed).fit(train),
     }
     router = routed.router_.score(test.responses.view("prompt:final"), test.responses.domain)
     return {name: float(pair_credit(model.margins(test)).mean()) for name, model in models.items()}, router

@@ -26,7 +26,7 @@ _LEAST_CURVATURE = 1e-3
 
 
 def softmax_path(
-    z: NDArray[np.floating[Any]],
+    z: NDArray[Any],
     codes: NDArray[np.intp],
     weight: Array,
     n_classes: int,
@@ -143,7 +143,7 @@ class _Metric:
     rest: float
 
     @classmethod
-    def of(cls, z: NDArray[np.floating[Any]]) -> _Metric:
+    def of(cls, z: NDArray[Any]) -> _Metric:
         n, dim = z.shape
         wanted = min(n, max(_LEAST_ROWS, _ROWS_PER_COLUMN * min(dim, _FULL_DIM)))
         sample = z[np.unique(np.linspace(0, n - 1, wanted).astype(np.intp))]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # Matrix entries below which a second thread was found not to help (16 MiB of float32).
 SMALL_ENTRIES = 4_000_000
@@ -22,3 +26,23 @@ def threads_for(entries: int) -> Iterator[None]:
 
     with threadpool_limits(limits=1, user_api="blas"):
         yield
+
+
+def allowed_threads() -> int:
+    """Threads that BLAS may use at present: as many as the user allows it, or as there are cores."""
+    from threadpoolctl import threadpool_info
+
+    return max([int(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"], default=1)
+
+
+def in_threads(work: Callable[[Item], Result], items: Iterable[Item], n_threads: int) -> list[Result]:
+    """Results of ``work`` in the order of ``items``, so many at once; for work that is mostly products of matrices.
+
+    Call it inside ``threads_for(0)``, so that every one of them has one thread.
+    """
+    if n_threads < 2:
+        return [work(item) for item in items]
+    from joblib import Parallel, delayed
+
+    found: list[Result] = Parallel(n_jobs=n_threads, backend="threading")(delayed(work)(item) for item in items)
+    return found

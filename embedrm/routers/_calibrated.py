@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.numerics.calibration import fit_softmax_temperature
 from embedrm.numerics.folds import group_folds
-from embedrm.numerics.threads import threads_for
+from embedrm.numerics.threads import allowed_threads, in_threads, threads_for
 from embedrm.routers.base import Router, check_vectors
 
 Array = NDArray[np.float64]
@@ -38,6 +38,8 @@ class CalibratedRouter(Router):
     calibrate: bool
     cv: int
     class_weight: str | Mapping[str, float] | None
+    parallel_folds: ClassVar[bool] = False
+    """Whether folds may be fitted in threads beside each other: where products of matrices take nearly all the time."""
 
     def fit(
         self: Self,
@@ -60,12 +62,13 @@ class CalibratedRouter(Router):
         self.temperature_ = 1.0
         weight = self._weights(codes, sample_weight)
         group = np.arange(len(matrix)) if groups is None else np.asarray(groups)
+        at_once = self._folds_at_once()
         # NumPy's and SciPy's BLAS bring a pool of threads each; on problems of this size, waiting for one another costs
         # several times the arithmetic
         with threads_for(0):
             chosen = settings[0]
             if len(self.classes_) > 1 and (self.calibrate or len(settings) > 1):
-                chosen = self._choose(matrix, codes, group, weight, settings)
+                chosen = self._choose(matrix, codes, group, weight, settings, at_once)
             self._learn(matrix, codes, weight, len(self.classes_), chosen)
         return self
 
@@ -96,8 +99,9 @@ class CalibratedRouter(Router):
         if len(self.classes_) == 1:
             return np.ones((len(matrix), 1))
         weight = self._weights(codes, sample_weight)
+        at_once = self._folds_at_once()
         with threads_for(0):
-            scores, unseen = self._held_out(matrix, codes, group, weight, [self._chosen()], cv)
+            scores, unseen = self._held_out(matrix, codes, group, weight, [self._chosen()], cv, at_once)
         # left out before the softmax, or a high temperature would leave a share of the row with them
         known = ~unseen | unseen.all(axis=1, keepdims=True)
         shares = softmax(np.where(known, scores[0] / self.temperature_, -np.inf), axis=1)
@@ -150,8 +154,9 @@ class CalibratedRouter(Router):
         groups: NDArray[Any],
         weight: Array,
         settings: Sequence[Any],
+        at_once: int,
     ) -> Any:
-        scores, unseen = self._held_out(matrix, codes, groups, weight, settings, self.cv)
+        scores, unseen = self._held_out(matrix, codes, groups, weight, settings, self.cv, at_once)
         rows = np.flatnonzero(~unseen[np.arange(len(codes)), codes])
         self.out_of_fold_ = {"unseen": float(len(codes) - len(rows))}
         if not len(rows) or not weight[rows].sum() > 0:
@@ -175,17 +180,20 @@ class CalibratedRouter(Router):
         weight: Array,
         settings: Sequence[Any],
         cv: int,
+        at_once: int,
     ) -> tuple[Array, NDArray[np.bool_]]:
         """Out-of-fold log-scores (n_settings, n, n_domains), and where a domain was unknown to the fold (n, n_domains)."""
         n_domains = len(self.classes_)
         scores = np.zeros((len(settings), len(matrix), n_domains))
         unseen = np.zeros((len(matrix), n_domains), dtype=bool)
-        for train, held_out in group_folds(groups, cv, type(self).__name__):
+
+        def fold(rows: tuple[NDArray[np.intp], NDArray[np.intp]]) -> None:
+            train, held_out = rows
             missing = np.bincount(codes[train], weights=weight[train], minlength=n_domains) <= 0
             if missing.all():
                 # every prompt of the training part has weight zero
                 unseen[held_out] = True
-                continue
+                return
             unseen[held_out] = missing
             own = weight[train] / weight[train].mean()
             found = self._fold_scores((matrix[train], codes[train], own), matrix[held_out], n_domains, settings)
@@ -193,7 +201,12 @@ class CalibratedRouter(Router):
             found = log_softmax(found, axis=2)
             found[:, :, missing] = UNSEEN
             scores[:, held_out] = found
+
+        in_threads(fold, group_folds(groups, cv, type(self).__name__), at_once)
         return scores, unseen
+
+    def _folds_at_once(self) -> int:
+        return allowed_threads() if self.parallel_folds else 1
 
     def _weights(self, codes: NDArray[np.intp], sample_weight: ArrayLike | None) -> Array:
         """Weight of each prompt, with mean one: what was given, times the weight of its domain."""

@@ -295,3 +295,17 @@ def test_a_bare_router_says_what_it_lacks():
         Router().fit(np.ones((2, 2)), ["a", "b"])
     with pytest.raises(TypeError, match="does not implement predict_proba"):
         Router().predict_proba(np.ones((2, 2)))
+
+
+def test_folds_side_by_side_give_the_same_bits(monkeypatch):
+    x, y, _ = data(n=200)
+    made = []
+    for n_threads in (1, 3):
+        monkeypatch.setattr("embedrm.routers._calibrated.allowed_threads", lambda n=n_threads: n)
+        router = LogisticRouter().fit(x, y)
+        made.append((router, router.out_of_fold_proba(x, y)))
+    (one, alone), (three, beside) = made
+    assert one.out_of_fold_ == three.out_of_fold_
+    assert (one.l2_, one.temperature_) == (three.l2_, three.temperature_)
+    np.testing.assert_array_equal(one.coef_, three.coef_)
+    np.testing.assert_array_equal(alone, beside)
