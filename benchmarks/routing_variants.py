@@ -16,9 +16,10 @@ Scoring: RODOS with twelve linear experts on responses of a memory-mapped file t
 from vectors to rewards, the routes of the prompts counted in. The peer is a plain loop: every expert scores every response,
 and the gates of the same router weigh them.
 
-Agreement: small domains that share one teacher, and domains half of which want the opposite of the others. All heads choose
-their penalties on the training pairs. Every draw has vectors, teachers, labels and held-out prompts of its own; intervals
-are Student's over the draws, whose differences from the single head are paired.
+Agreement: small domains that share one teacher, and domains half of which want the opposite of the others. Heads choose
+their penalties on the training pairs; a mixture stands beside it with its default ones. Every draw has vectors, teachers,
+labels and held-out prompts of its own; intervals are Student's over the draws, whose differences from the single head are
+paired.
 """
 
 from __future__ import annotations
@@ -179,7 +180,10 @@ def scoring_rows(a: argparse.Namespace) -> list[dict[str, Any]]:
 
 # -- agreement ---------------------------------------------------------------------------------------------------------
 
-SOFT, ORACLE_HEADS, POOLED, MIXTURE = "independent heads", "independent heads, oracle", "partial pooling", "mixture"
+SOFT, ORACLE_HEADS, POOLED = "independent heads", "independent heads, oracle", "partial pooling"
+MIXTURE = "mixture, penalties chosen"
+# As wide as the single head's.
+MIXTURE_GRID = (0.01, 0.1, 1.0, 10.0)
 CASES = {"one teacher for all domains": 1.0, "half of the domains want the opposite": -1.0}
 
 
@@ -199,7 +203,10 @@ def agreement_draw(shared: float, seed: int, a: argparse.Namespace) -> tuple[dic
         ORACLE_HEADS: routed.with_routing("oracle"),
         POOLED: pooled,
         f"{POOLED}, oracle": pooled.with_routing("oracle"),
-        MIXTURE: MixtureRewardModel(linear.featurizer, l2="cv", l2_shared="cv", random_state=seed).fit(train),
+        "mixture, default penalties": MixtureRewardModel(linear.featurizer, random_state=seed).fit(train),
+        MIXTURE: MixtureRewardModel(
+            linear.featurizer, l2="cv", l2_shared="cv", l2_grid=MIXTURE_GRID, random_state=seed
+        ).fit(train),
     }
     router = routed.router_.score(test.responses.view("prompt:final"), test.responses.domain)
     return {name: float(pair_credit(model.margins(test)).mean()) for name, model in models.items()}, router
