@@ -16,10 +16,13 @@ from embedrm import (
     RandomHead,
     RoutedRewardModel,
 )
+from embedrm.checks import example_preferences
+from embedrm.checks.data import with_pairs
 from embedrm.composites.ensemble import AGGREGATES, EnsembleRewardModel
 from embedrm.errors import InvalidInputError
 from embedrm.heads.gbdt import GBDTHead
 from embedrm.heads.mlp import MLPHead
+from embedrm.numerics.folds import hold_out
 from embedrm.numerics.ties import pair_credit
 from embedrm.persistence import load_model, save_model
 from embedrm.preferences import EmbeddedResponses
@@ -390,3 +393,14 @@ def test_pairs_of_weight_zero_are_as_good_as_absent():
         np.testing.assert_array_equal(one.predict(test), other.predict(test))
     with pytest.raises(InvalidInputError, match="needs pairs with positive weight"):
         EnsembleRewardModel().fit(train.weighted(0 * weight))
+
+
+def test_members_do_not_learn_from_the_pairs_that_standardise_them():
+    prefs, _ = example_preferences(31)
+    _, out = hold_out(prefs.groups, 0.1, 0, "a test", "more")
+    turned = prefs.pairs.copy()
+    turned[out] = turned[out, ::-1]
+    one, other = (EnsembleRewardModel(n_members=2).fit(p) for p in (prefs, with_pairs(prefs, pairs=turned)))
+    assert one.standardised_on_ == "held-out responses"
+    for a, b in zip(one.members_, other.members_):
+        np.testing.assert_array_equal(a.coef_, b.coef_)

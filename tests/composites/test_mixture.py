@@ -12,6 +12,7 @@ from embedrm.checks import example_preferences
 from embedrm.checks.data import map_views, with_pairs, with_responses
 from embedrm.composites.mixture import MixtureRewardModel
 from embedrm.errors import InvalidInputError
+from embedrm.numerics.folds import hold_out
 from embedrm.persistence import load_model, save_model
 
 DIM = 5
@@ -319,3 +320,16 @@ def test_a_gate_without_prompts_is_refused_and_one_expert_needs_none():
     np.testing.assert_array_equal(one.predict(matrix), one.predict(bare))
     with pytest.raises(NotFittedError):
         model().margins(prefs)
+
+
+def test_pairs_by_which_training_is_stopped_teach_nothing():
+    prefs = opposed(100)
+    _, out = hold_out(prefs.groups, 0.2, 0, "a test", "more")
+    turned = prefs.pairs.copy()
+    turned[out] = turned[out, ::-1]
+    # of one epoch, that one is kept whatever the held-out loss
+    options = {"hidden": (4,), "max_epochs": 1, "validation_fraction": 0.2}
+    one, other = (MixtureRewardModel(**options).fit(p) for p in (prefs, with_pairs(prefs, pairs=turned)))
+    for a, b in zip((*one.weights_, one.gate_weights_), (*other.weights_, other.gate_weights_)):
+        np.testing.assert_array_equal(a, b)
+    assert one.history_[0]["held_out_loss"] != other.history_[0]["held_out_loss"]

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 
 from embedrm import EmbeddedPreferences, LinearHead, LogisticRouter, MLPHead, RoutedRewardModel
 from embedrm.checks import example_preferences
-from embedrm.composites._pooled_strength import HeldOut
+from embedrm.composites._pooled_strength import HeldOut, choose
 from embedrm.composites.pooled import PooledRewardModel
 from embedrm.errors import InvalidInputError
 from embedrm.evaluation import comparison_facts
@@ -116,6 +116,28 @@ def test_held_out_losses_count_by_weight_in_a_domain_too():
     assert gain == pytest.approx((1 + 6) / 4)
     # two prompts, off by -3/4 with weight 1/4 and by 1/4 with weight 3/4
     assert error == pytest.approx(np.sqrt(2.0 * (0.1875**2 + 0.1875**2)))
+
+
+def test_a_domain_leaves_the_common_strength_for_more_than_a_standard_error_only():
+    n = 8
+    prefs = EmbeddedPreferences.from_arrays(
+        np.zeros((6 * n, 1)), np.arange(6 * n).reshape(-1, 2), prompt_of=np.repeat(np.arange(3 * n), 2)
+    )
+    code, sign = np.repeat(np.arange(3), n), np.tile([1.0, -1.0], 3 * n // 2)
+    # under the weak pull the first domain is better, the second by a hair and not surely, the third worse
+    weak = np.array([0.3, 0.49, 0.9])[code] + np.array([0.01, 0.3, 0.01])[code] * sign
+    scripted = {np.inf: np.ones(3 * n), 1.0: np.full(3 * n, 0.5), 0.1: weak}
+
+    class Scripted(HeldOut):
+        def losses(self, l2, strength):
+            return scripted[np.inf if strength is None else float(strength[0])], np.zeros(3 * n)
+
+    problem = SimpleNamespace(
+        objective=SimpleNamespace(margins_are_logits=True), n_domains=3, pair_code=code, share=np.full(3, 1 / 3)
+    )
+    found = choose(Scripted(problem, prefs, 2, 1, "a test"), [0.1], [1.0, 0.1], True, 0.0, 2)
+    assert found.common == 1.0
+    np.testing.assert_array_equal(found.strength, [0.1, 1.0, 1.0])
 
 
 def test_a_domain_of_five_pairs_and_one_of_one_group_have_experts():

@@ -339,3 +339,17 @@ def test_cv_judges_by_the_objective_where_margins_are_no_logits(objective):
     assert head.l2_ == grid[int(np.argmin(by_hand))]
     found = {row["l2"]: row["loss"] for row in head.cv_results_}
     np.testing.assert_allclose([found[l2] for l2 in grid], by_hand, rtol=1e-3)
+
+
+def test_folds_fit_features_and_weights_on_their_own_training_pairs_alone():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(24, 3)) * np.exp(rng.normal(size=(24, 1)))
+    pairs = np.arange(24).reshape(12, 2)
+    prefs = EmbeddedPreferences.from_arrays(x, pairs, weight=rng.uniform(0.5, 2.0, 12))
+    head = LinearHead(l2="cv", l2_grid=(0.03, 0.3), cv=3).fit(prefs)
+    for row in head.cv_results_:
+        total = 0.0
+        for train, held_out in group_folds(prefs.groups, 3, weight=prefs.weight):
+            margins = LinearHead(l2=row["l2"]).fit(prefs[train]).margins(prefs[held_out])
+            total += float(prefs.weight[held_out] @ np.logaddexp(0.0, -margins))
+        assert row["log_loss"] == pytest.approx(total / prefs.weight.sum(), rel=1e-4)

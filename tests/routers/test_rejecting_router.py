@@ -7,6 +7,7 @@ import pytest
 
 from embedrm import LogisticRouter
 from embedrm.errors import InvalidInputError
+from embedrm.numerics.folds import group_folds
 from embedrm.persistence import load_model, save_model
 from embedrm.routers.base import Router
 from embedrm.routers.centroid import CentroidRouter
@@ -167,3 +168,24 @@ def test_wrong_parameters_are_refused(parameters, message):
 def test_distances_need_to_be_kept():
     with pytest.raises(InvalidInputError, match="keeps no distances"):
         RejectingRouter(outliers=None).fit(*data()).distances(data()[0])
+
+
+def test_thresholds_are_fitted_to_prompts_that_the_router_has_not_seen():
+    # more columns than prompts: noise is learnt by heart, and known only for it
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 80)), NAMES[rng.integers(0, 3, size=60)]
+    router = RejectingRouter(LogisticRouter(l2=1e-3, calibrate=False), outliers=None, level=0.5).fit(x, y)
+    assert router.router_.score(x, y) == 1.0
+    assert router.out_of_fold_["accuracy_of_all"] < 0.6
+    assert router.accept(x).mean() > 0.9
+
+
+def test_the_limit_is_a_distance_of_prompts_that_were_held_out():
+    x, y = data(30)
+    router = RejectingRouter(LogisticRouter(l2=0.1), outliers="knn", quantile=0.8, cv=3).fit(x, y)
+    far = np.zeros(30)
+    for train, held_out in group_folds(np.arange(30), 3):
+        z = (x - x[train].mean(axis=0)) / x[train].std(axis=0)
+        squares = ((z[held_out][:, None] - z[train][None]) ** 2).mean(axis=2)
+        far[held_out] = np.sqrt(np.sort(squares, axis=1)[:, 4])
+    assert router.limit_ == pytest.approx(np.sort(far)[23])
