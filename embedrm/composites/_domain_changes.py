@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.errors import InvalidInputError, unknown_name
@@ -25,6 +26,9 @@ class DomainChanges:
     scale_: NDArray[np.float64]
     offset_: NDArray[np.float64]
     calibrate: bool
+    router: Router | None
+    prompt_weight: str
+    general_: RewardModel | None
     _of_domains: tuple[str, ...] = ("experts_", "scale_", "offset_")
     """Fitted lists and arrays with an entry for each of ``domains_``, in their order."""
 
@@ -120,6 +124,10 @@ class DomainChanges:
         other = copy.copy(self)
         other.router = router
         if prompt_weight is not None:
+            if isinstance(self, BaseEstimator) and "prompt_weight" not in self.get_params(deep=False):
+                raise InvalidInputError(
+                    f"{type(self).__name__} has no prompt_weight: its prompts count alike; leave it out of with_router"
+                )
             other.prompt_weight = prompt_weight
         fresh = other._check_parameters()
         if fresh.can_reject and other.general_ is None:

@@ -358,6 +358,12 @@ class TestDroppingADomain:
         assert less.score(rest) > 0.8
         assert fitted.domains_ == ["code", "maths", "verse"]
 
+    def test_another_router_is_refused_weights_that_it_would_not_get(self, train, fitted):
+        other = fitted.with_router(LogisticRouter(l2=0.1), train)
+        assert isinstance(other.router_, LogisticRouter)
+        with pytest.raises(InvalidInputError, match="AdapterRewardModel has no prompt_weight"):
+            fitted.with_router(LogisticRouter(l2=0.1), train, prompt_weight="pairs")
+
     def test_a_router_of_its_own_is_fitted_anew_too(self, train):
         base = model(router=LogisticRouter(l2=0.1), max_epochs=2).fit(train)
         assert base.drop_domain("code", train).router_.classes_.tolist() == ["maths", "verse"]
