@@ -71,24 +71,24 @@ def hold_out(
     who, remedy : str
         Who asks, and what to do instead, for the error.
     weight : array-like of shape (n,), optional
-        Rows of weight zero are on neither side: a group of them would be nothing to stop by. 1 where absent.
+        A group without weight is never held out: it would be nothing to stop by. 1 where absent.
 
     Raises
     ------
     InvalidInputError
         With one group only.
     """
-    given = np.asarray(groups)
-    rows = np.arange(len(given)) if weight is None else np.flatnonzero(np.asarray(weight) > 0)
-    if not len(rows):
-        raise InvalidInputError(f"{who} needs pairs with positive weight, got only zeros")
-    # a copy of all names is left out where all rows count
-    names, group = np.unique(given if len(rows) == len(given) else given[rows], return_inverse=True)
-    if len(names) < 2:
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    candidates = np.arange(len(names))
+    if weight is not None:
+        candidates = np.flatnonzero(np.bincount(group, weights=np.asarray(weight, dtype=np.float64)) > 0)
+        if not len(candidates):
+            raise InvalidInputError(f"{who} needs pairs with positive weight, got only zeros")
+    if len(candidates) < 2:
         raise InvalidInputError(
             f"{who} holds out prompt groups to stop by, and these pairs have one group only; give more prompts, or {remedy}"
         )
-    wanted = min(len(names) - 1, max(1, round(fraction * len(names))))
+    wanted = min(len(candidates) - 1, max(1, round(fraction * len(candidates))))
     held = np.zeros(len(names), dtype=bool)
-    held[np.random.default_rng(random_state).permutation(len(names))[:wanted]] = True
-    return rows[~held[group]], rows[held[group]]
+    held[candidates[np.random.default_rng(random_state).permutation(len(candidates))[:wanted]]] = True
+    return np.flatnonzero(~held[group]), np.flatnonzero(held[group])

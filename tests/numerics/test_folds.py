@@ -92,14 +92,15 @@ def test_too_few_groups_or_folds_are_refused(groups, n_splits):
 
 @settings(max_examples=60)
 @given(some_groups, st.floats(0.01, 0.99), st.integers(0, 3))
-def test_rows_without_weight_are_held_out_as_if_they_were_not_there(groups, fraction, seed):
+def test_groups_without_weight_are_never_held_out_and_change_no_other(groups, fraction, seed):
     groups = np.array(groups)
-    absent = np.concatenate([groups, groups, [99, 98]])
-    weight = np.concatenate([np.ones(len(groups)), np.zeros(len(groups) + 2)])
-    for found, expected in zip(
-        hold_out(absent, fraction, seed, "a test", "more", weight), hold_out(groups, fraction, seed, "a test", "more")
-    ):
-        np.testing.assert_array_equal(found, expected)
+    more = np.concatenate([groups, [99, -98, 99]])
+    weight = np.concatenate([np.ones(len(groups)), np.zeros(3)])
+    train, held = hold_out(groups, fraction, seed, "a test", "more")
+    n = len(groups)
+    with_more = hold_out(more, fraction, seed, "a test", "more", weight)
+    np.testing.assert_array_equal(with_more[0], [*train, n, n + 1, n + 2])
+    np.testing.assert_array_equal(with_more[1], held)
 
 
 def test_what_cannot_be_held_out_is_told():
