@@ -179,14 +179,16 @@ def _two_loop(g: Vector, history: deque[tuple[Vector, Vector, float]]) -> Vector
 def metric_transform(hessian: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return T with ``T @ T.T`` the inverse of a symmetric positive definite Hessian estimate; shape (dim, dim)."""
     # NumPy's routines only: SciPy brings a second pool of threads, and two pools that spin cost more than they save.
-    return _inverse_of_lower(np.linalg.cholesky(hessian)).T
+    transform: NDArray[np.float64] = _inverse_of_lower(np.linalg.cholesky(hessian)).T
+    return transform
 
 
-def _inverse_of_lower(lower: NDArray[np.float64]) -> NDArray[np.float64]:
+def _inverse_of_lower(lower: NDArray[Any]) -> NDArray[Any]:
     """Inverse of a lower triangular matrix by halves: a sixth of the arithmetic of a general one, most of it products."""
     n = len(lower)
     if n <= 64:
-        return np.linalg.inv(lower)
+        small: NDArray[Any] = np.linalg.inv(lower)
+        return small
     half = n // 2
     first, last = _inverse_of_lower(lower[:half, :half]), _inverse_of_lower(lower[half:, half:])
     out = np.zeros_like(lower)
