@@ -18,6 +18,7 @@ from embedrm.heads._gbdt_data import bad_rows, block_rows
 from embedrm.heads._gbdt_training import Plan, boost, threads_of
 from embedrm.heads.base import FeatureHead
 from embedrm.numerics.folds import hold_out
+from embedrm.numerics.trees import tree_parameters
 from embedrm.objectives import Comparisons, Objective, make_objective
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import check_finite, check_preferences
@@ -180,6 +181,11 @@ class GBDTHead(FeatureHead):
     def margins_are_logits(self) -> bool:
         """As the objective has it."""
         return make_objective(self.objective).margins_are_logits
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers of the kept trees: ``trees``, ``leaves``, ``thresholds``, and the ``total`` of the last two."""
+        check_is_fitted(self, "booster_")
+        return tree_parameters(self.booster_)
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "booster_")

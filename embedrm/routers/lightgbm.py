@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
+from embedrm.numerics.trees import tree_parameters
 from embedrm.routers import ROUTERS
 from embedrm.routers._calibrated import UNSEEN, Array, CalibratedRouter, whole_number
 
@@ -152,6 +153,10 @@ class LightGBMRouter(CalibratedRouter):
                 f"LightGBMRouter: LightGBM {lightgbm.__version__} stopped on {len(matrix)} prompts in "
                 f"{len(self.present_)} domains ({error}); see the parameters it was given"
             ) from error
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers of the trees: ``trees``, ``leaves``, ``thresholds``, and the ``total`` of the last two."""
+        return tree_parameters(self.booster_)
 
     def _log_scores(self, matrix: NDArray[Any]) -> Array:
         if not self.booster_ or not len(matrix):

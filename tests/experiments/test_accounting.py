@@ -1,9 +1,10 @@
 """Counting parameters: by hand, and by the paper's formulas."""
 
+import lightgbm
 import numpy as np
 import pytest
 
-from embedrm import EmbeddedPreferences, LinearHead, MLPHead
+from embedrm import EmbeddedPreferences, GBDTHead, LinearHead, MLPHead
 from embedrm.errors import InvalidInputError
 from embedrm.experiments.accounting import Counted, accounting_rows
 from embedrm.parameters import n_parameters
@@ -20,6 +21,15 @@ def test_heads_are_counted_by_hand(prefs):
     # weights and biases of 5-4-3-1; the losses by epoch are no parameters
     mlp = MLPHead(hidden=(4, 3), max_epochs=2, early_stopping=False).fit(prefs)
     assert n_parameters(mlp) == (5 * 4 + 4) + (4 * 3 + 3) + (3 + 1)
+
+
+def test_trees_are_counted_by_leaves_and_thresholds(prefs):
+    head = GBDTHead(max_trees=3, num_leaves=4, early_stopping=False, min_data_in_leaf=3).fit(prefs)
+    trees = lightgbm.Booster(model_str=head.booster_).dump_model()["tree_info"]
+    leaves = sum(tree["num_leaves"] for tree in trees)
+    assert leaves > len(trees) == head.n_trees_
+    assert n_parameters(head) == leaves + (leaves - len(trees))
+    assert head.parameter_counts()["trees"] == len(trees)
 
 
 def test_the_papers_formulas():

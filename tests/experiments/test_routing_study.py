@@ -9,6 +9,7 @@ import pytest
 
 from embedrm import Featurizer, Report, RoutedRewardModel
 from embedrm.checks import example_preferences
+from embedrm.errors import InvalidInputError
 from embedrm.evaluation.claims import VERDICTS
 from embedrm.experiments import variants as v
 from embedrm.experiments.accounting import Counted, accounting_rows
@@ -117,3 +118,21 @@ def test_the_report_round_trips_and_names_every_claim(study):
     text = report.text()
     assert all(claim["verdict"] in text for claim in study.claims)
     assert report.html().count("<figure") >= 3
+
+
+def test_test_pairs_of_unknown_domains_are_left_aside_and_counted(data):
+    known = data.train[data.train.domain != data.train.domains[0]]
+    narrow = StudyData("example", known, known[:0], data.test, known[:0])
+    study = RoutingStudy(narrow, FEATURES, n_seeds=1, n_added=1, n_resamples=20)
+    report = Report("reproduction", "A study")
+    study.add_sections(report)
+    gone = int((data.test.domain == data.train.domains[0]).sum())
+    assert gone
+    assert report.notes == [
+        f"{gone:,} pairs of the test split are of domains that training does not have, and are left aside."
+    ]
+    with pytest.raises(InvalidInputError, match="name the domains alike"):
+        RoutingStudy(
+            StudyData("none", known, known[:0], data.test[data.test.domain == data.train.domains[0]], known[:0]),
+            FEATURES,
+        )
