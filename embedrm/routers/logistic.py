@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.softmax import softmax_path
 from embedrm.routers import ROUTERS
-from embedrm.routers._calibrated import UNSEEN, Array, CalibratedRouter, mean_and_spread
+from embedrm.routers._calibrated import UNSEEN, Array, CalibratedRouter, mean_and_spread, whole_number
 
 L2_GRID = (1e-3, 1e-2, 1e-1, 1.0)
 # Cross-entropy, in nats, that the weights may leave to be gained; the solver aims a hundred times lower.
@@ -78,6 +78,10 @@ class LogisticRouter(CalibratedRouter):
     def _check_parameters(self) -> None:
         if self.l2 != "cv" and not (isinstance(self.l2, (int, float)) and 0 < self.l2 < np.inf):
             raise InvalidInputError(f"LogisticRouter needs l2 to be a number > 0 or 'cv', got {self.l2!r}")
+        if not whole_number(self.max_iter, 1):
+            raise InvalidInputError(
+                f"LogisticRouter needs max_iter to be a whole number of at least 1, got {self.max_iter!r}"
+            )
 
     def _settings(self) -> list[float]:
         grid = [float(v) for v in self.l2_grid] if self.l2 == "cv" else [float(self.l2)]
