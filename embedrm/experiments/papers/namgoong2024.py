@@ -148,7 +148,7 @@ class Namgoong2024(Paper):
 
     def estimate(self, preset: str = "quick") -> str:
         """Say how long the study takes after encoding."""
-        return {"quick": "one to two minutes after encoding", "full": "five to ten minutes after encoding"}[preset]
+        return {"quick": "about two minutes after encoding", "full": "several times two minutes after encoding"}[preset]
 
     def tour(self, data: StudyData, progress: Progress = silent) -> tuple[list[str], Section]:
         """Shared head, routed heads and their controls; the wrong-expert matrix."""
