@@ -37,8 +37,8 @@ def check_parameters(model: Any) -> tuple[int, ...] | None:
         raise InvalidInputError(f"{_WHO} needs expert_dropout in [0, 1), got {model.expert_dropout!r}")
     if not (_is_size(model.validation_fraction) and 0 < model.validation_fraction < 1):
         raise InvalidInputError(f"{_WHO} needs validation_fraction in (0, 1), got {model.validation_fraction!r}")
-    if model.prompt_weights not in PROMPT_WEIGHTS:
-        raise unknown_name("prompt_weights of MixtureRewardModel", model.prompt_weights, PROMPT_WEIGHTS)
+    if model.prompt_weight not in PROMPT_WEIGHTS:
+        raise unknown_name("prompt_weight of MixtureRewardModel", model.prompt_weight, PROMPT_WEIGHTS)
     if model.hidden is None:
         return None
     hidden = tuple(model.hidden) if np.iterable(model.hidden) else (model.hidden,)

@@ -77,7 +77,7 @@ class MixtureRewardModel(Pruning, RewardModel):
         lambda_g.
     supervision : float
         Weight of the cross-entropy of the domains. At 0 no label is read, and training begins from clusters of prompts.
-    prompt_weights : {"pairs", "prompts"}
+    prompt_weight : {"pairs", "prompts"}
         How prompts count in the terms of the gate: by the weight of their pairs, as they do in the loss, or alike. By the
         second, a domain of few prompts with many pairs each is hardly worth finding.
     balance : float
@@ -110,7 +110,7 @@ class MixtureRewardModel(Pruning, RewardModel):
     expert_of_ : ndarray of shape (n_gates,), int
         Expert of each gate; several share one after :meth:`prune`.
     load_ : ndarray of shape (n_gates,)
-        Share of the training prompts, by ``prompt_weights``, for which an expert is kept; sums to k.
+        Share of the training prompts, by ``prompt_weight``, for which an expert is kept; sums to k.
     importance_ : ndarray of shape (n_gates,)
         Mean gate; sums to one.
     gate_entropy_ : float
@@ -147,7 +147,7 @@ class MixtureRewardModel(Pruning, RewardModel):
         cv: int = 3,
         gate_l2: float = 1e-2,
         supervision: float = 1.0,
-        prompt_weights: str = "pairs",
+        prompt_weight: str = "pairs",
         balance: float = 0.0,
         variation: float = 0.0,
         noise: float = 0.0,
@@ -175,7 +175,7 @@ class MixtureRewardModel(Pruning, RewardModel):
         self.cv = cv
         self.gate_l2 = gate_l2
         self.supervision = supervision
-        self.prompt_weights = prompt_weights
+        self.prompt_weight = prompt_weight
         self.balance = balance
         self.variation = variation
         self.noise = noise
@@ -256,7 +256,7 @@ class MixtureRewardModel(Pruning, RewardModel):
             variation=float(self.variation),
             noise=float(self.noise),
             expert_dropout=float(self.expert_dropout),
-            by_pairs=self.prompt_weights == "pairs",
+            by_pairs=self.prompt_weight == "pairs",
         )
 
     def _schedule(self, hidden: tuple[int, ...] | None) -> Schedule:

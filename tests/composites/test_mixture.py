@@ -201,7 +201,7 @@ def test_domains_of_few_prompts_are_found_when_prompts_count_by_their_pairs():
     )
     found = {}
     for rule in ("pairs", "prompts"):
-        fitted = model(prompt_weights=rule, k=None, gate_l2=0.1).fit(prefs)
+        fitted = model(prompt_weight=rule, k=None, gate_l2=0.1).fit(prefs)
         found[rule] = fitted.gates(prefs.responses)[rare, 0].mean()
     assert found["pairs"] > found["prompts"] + 0.1
 
@@ -258,7 +258,7 @@ def test_pairs_across_prompts_are_refused_unless_there_is_one_expert():
         ({"gate_l2": np.nan}, "gate_l2 to be a number >= 0"),
         ({"expert_dropout": 1.0}, r"expert_dropout in \[0, 1\)"),
         ({"validation_fraction": 0.0}, r"validation_fraction in \(0, 1\)"),
-        ({"prompt_weights": "pair"}, "pairs"),
+        ({"prompt_weight": "pair"}, "pairs"),
         ({"hidden": ()}, "hidden to be widths"),
         ({"hidden": 0.5}, "hidden to be widths"),
         ({"tol": 0}, "tol > 0"),
