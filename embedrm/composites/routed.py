@@ -102,6 +102,7 @@ class RoutedRewardModel(DomainChanges, RewardModel):
 
     # for subclasses that do not offer them
     k: int = 2
+    cv: int = 5
     fallback: bool | None = None
     prompt_weight: str = "prompts"
     general_: RewardModel | None = None
@@ -154,6 +155,11 @@ class RoutedRewardModel(DomainChanges, RewardModel):
         if self.prompt_weight not in PROMPT_WEIGHTS:
             raise unknown_name("prompt_weight", self.prompt_weight, PROMPT_WEIGHTS)
         self._check_k(self.k)
+        for name, least in (("cv", 2), ("random_state", None)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or (least and value < least):
+                wanted = "a whole number" + (f" >= {least}" if least else "")
+                raise InvalidInputError(f"{type(self).__name__} needs {name} to be {wanted}, got {value!r}")
         router: Router = LogisticRouter() if self.router is None else clone(self.router)
         if router.can_reject and self.fallback is not None and not self.fallback:
             raise InvalidInputError(

@@ -34,7 +34,8 @@ class LightGBMRouter(CalibratedRouter):
     min_data_in_leaf : int, optional
         One in ten of the prompts a domain has on average, from 1 to 20, where absent.
     l2 : float
-        LightGBM's ``lambda_l2``, on the value of a leaf, against the summed loss.
+        On half the squared values of leaves, against the mean loss: LightGBM's ``lambda_l2`` is this times the summed
+        weight of the prompts.
     feature_fraction : float in (0, 1]
         Share of the columns that a tree may read.
     calibrate : bool
@@ -72,7 +73,7 @@ class LightGBMRouter(CalibratedRouter):
         learning_rate: float = 0.2,
         num_leaves: int = 7,
         min_data_in_leaf: int | None = None,
-        l2: float = 1.0,
+        l2: float = 1e-3,
         feature_fraction: float = 0.2,
         calibrate: bool = True,
         cv: int = 3,
@@ -132,7 +133,7 @@ class LightGBMRouter(CalibratedRouter):
             "learning_rate": float(self.learning_rate),
             "num_leaves": int(self.num_leaves),
             "min_data_in_leaf": smallest if self.min_data_in_leaf is None else int(self.min_data_in_leaf),
-            "lambda_l2": float(self.l2),
+            "lambda_l2": float(self.l2) * float(weight[known].sum()),
             "feature_fraction": float(self.feature_fraction),
             "max_bin": 63,
             "seed": int(self.random_state),

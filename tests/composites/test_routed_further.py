@@ -332,3 +332,17 @@ def test_parameters_are_kept():
     routed = model(k=3, fallback=True, prompt_weight="pairs")
     assert clone(routed).get_params()["k"] == 3
     assert repr(clone(routed)) == repr(routed)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"cv": "5"}, "cv to be a whole number >= 2, got '5'"),
+        ({"cv": 1}, "cv to be a whole number >= 2, got 1"),
+        ({"random_state": None}, "random_state to be a whole number, got None"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_is_fitted(parameters, said):
+    prefs, _ = example_preferences()
+    with pytest.raises(InvalidInputError, match=f"RoutedRewardModel needs {said}"):
+        model(**parameters).fit(prefs)
