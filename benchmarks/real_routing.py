@@ -4,12 +4,12 @@ Command: python benchmarks/real_routing.py --data FOLDER
 
 Every row of ten files, their own splits, domains as in the files. The fixed words that some files put before every prompt
 of a domain ("Summarize this article:") are taken out, since a router would read the domain off them. All models have the
-same features, `r` and `p*r` of layers 2, 4, 6 (p of layer 4), which `layer_choice` and an earlier run of this benchmark
-chose on training pairs. A fifth of the training prompt groups is held out: every candidate is fitted on the rest and judged
-there by log loss (single heads of five penalties among them); the best routed or mixed one and the best single one are
-fitted again on all training pairs. No test pair is read before that. Every candidate is then shown on the test pairs too,
-which decides nothing. Beside them: routing by the true domain (of the unpooled experts), at random, the mean of five
-perceptrons and boosted trees as single models, and the length alone. Intervals are clustered by prompt group.
+same features, `r` and `p*r` of layers 2, 4, 6 (p of layer 4), whose held-out log loss on training prompts is the lowest in
+`real_heads`. A fifth of the training prompt groups is held out: every candidate is fitted on the rest and judged there by
+log loss (single heads of five penalties among them); the best routed or mixed one and the best single one are fitted again
+on all training pairs. No test pair is read before that. Every candidate is then shown on the test pairs too, which decides
+nothing. Beside them: routing by the true domain (of the unpooled experts), at random, the mean of five perceptrons and
+boosted trees as single models, and the length alone. Intervals are clustered by prompt group.
 """
 
 from __future__ import annotations
