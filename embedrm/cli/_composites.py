@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -87,9 +87,8 @@ def parts(model: RewardModel) -> Iterator[Any]:
 
 def refuse_early(model: RewardModel) -> None:
     """Refuse what ``fit`` would refuse whatever the data, before anything is encoded."""
-    from embedrm.composites import _adapter_settings, _mixture_checks
+    from embedrm.composites import _adapter_settings
     from embedrm.composites.adapters import AdapterRewardModel
-    from embedrm.composites.mixture import MixtureRewardModel
     from embedrm.composites.pooled import PooledRewardModel
     from embedrm.composites.routed import ROUTINGS
 
@@ -97,8 +96,6 @@ def refuse_early(model: RewardModel) -> None:
         check = getattr(part, "check_parameters", None) or getattr(part, "_check_parameters", None)
         if check is not None and not isinstance(part, type):
             check()
-        if isinstance(part, MixtureRewardModel):
-            _mixture_checks.check_parameters(part)
         if isinstance(part, PooledRewardModel):
             part._strengths()
         if isinstance(part, AdapterRewardModel):
@@ -121,3 +118,12 @@ def reads_prompts(model: RewardModel) -> str | None:
     found = {cls: name for name, cls in domain_models().items()}
     # one expert leaves nothing to choose
     return next((found[type(p)] for p in parts(model) if type(p) in found and getattr(p, "n_experts", None) != 1), None)
+
+
+def refuse_without_prompts(model: RewardModel, sides: Sequence[str]) -> None:
+    """Raise where prompts would not be encoded for a model that reads them."""
+    name = reads_prompts(model)
+    if name is not None and "prompt" not in sides:
+        raise InvalidInputError(
+            f"model {name!r} sends prompts to its experts, and --side leaves prompts out; add --side prompt"
+        )

@@ -1,8 +1,9 @@
-"""``embedrm curve``: what more prompts, pairs or responses bring, for one head or several."""
+"""``embedrm curve``: what more prompts, pairs or responses bring, for one model or several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _CURVE_PANEL, _MODEL_PANEL = "Curve", "Models"
 _HELD_OUT = 0.2
 # First words of parameters that belong to a part of a head; a model of that name could not be told from the part.
-_PARTS = ("objective", "project", "featurizer", "router", "routed")
+_PARTS = ("objective", "project", "featurizer", "router")
 
 
 def curve(
@@ -37,13 +38,25 @@ def curve(
             show_default=False,
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="[NAME=]MODEL",
+            help="What treats the domains, made of its own heads: routed, pooled, mixture or adapters, see 'embedrm fit "
+            "--help'; repeat it for several, beside --head.",
+            rich_help_panel=_MODEL_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            metavar="[HEAD.]NAME=VALUE",
-            help="A parameter as 'embedrm fit' takes it, such as l2=0.1 or featurizer.terms=r,p*r; with several heads say "
-            "whose it is: mlp.l2=0.1.",
+            metavar="[NAME.]PARAMETER=VALUE",
+            help="A parameter as 'embedrm fit' takes it, such as l2=0.1, featurizer.terms=r,p*r or pooled.strength=1; with "
+            "several models say whose it is: mlp.l2=0.1. Of NAME=MODEL, NAME.l2=cv is of its head, NAME.pooled.strength=1 "
+            "its own.",
             rich_help_panel=_MODEL_PANEL,
             show_default=False,
         ),
@@ -115,11 +128,12 @@ def curve(
     as_json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
-    """Fit heads on growing parts of the training data and show what accuracy each part brings.
+    """Fit models on growing parts of the training data and show what accuracy each part brings.
 
-    'embedrm curve domains --head linear --head mlp --set mlp.l2=0.1'. Training prompts, responses and pairs are shown for
-    every size: prompts are the independent units, responses cost encoding, pairs cost labels.
+    'embedrm curve domains --head linear --head mlp --set mlp.l2=0.1 --model pooled'. Training prompts, responses and pairs
+    are shown for every size: prompts are the independent units, responses cost encoding, pairs cost labels.
     """
+    from embedrm.cli._composites import refuse_early, refuse_without_prompts
     from embedrm.cli._models import describe
     from embedrm.cli._vectors import VectorFiles
     from embedrm.experiments.curve import learning_curve
@@ -137,7 +151,12 @@ def curve(
             f"--split-train {split_train or 'train'} and --split {split or 'test'} share their pairs; a learning curve is "
             "evaluated on prompts that it was not fitted on, so name two different splits"
         )
-    models = build_models(head, set_)
+    models = build_models(head, set_, model)
+    for name, one in models.items():
+        try:
+            refuse_early(one)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{name}: {error}") from error
     files = VectorFiles(vectors, pairs, prompt_vectors, prompt_of, on_error)
     if files:
         text_only = {
@@ -158,6 +177,8 @@ def curve(
         from embedrm.cli._texts import note_truncation
         from embedrm.encoding import encode
 
+        for one in models.values():
+            refuse_without_prompts(one, sides)
         data = load(paths, Reading(form, columns, on_error, ties, allow_group_leak), console)
         data, splits = _two_splits(data, split_train, split, console)
         chosen = make_encoder(encoder, encoder_options)
@@ -202,51 +223,64 @@ def curve(
     console.report(report, output)
 
 
-def build_models(heads: Sequence[str] | None, items: Sequence[str] | None) -> dict[str, RewardModel]:
+def build_models(
+    heads: Sequence[str] | None, items: Sequence[str] | None, composites: Sequence[str] | None = None
+) -> dict[str, RewardModel]:
     """Return unfitted models by name.
 
     Parameters
     ----------
     heads : sequence of str or None
-        ``HEAD`` or ``NAME=HEAD`` each; linear where absent.
+        ``HEAD`` or ``NAME=HEAD`` each; linear where there is no composite either.
     items : sequence of str or None
-        ``PARAMETER=VALUE``, which needs no name where there is one head, or ``NAME.PARAMETER=VALUE``.
+        ``PARAMETER=VALUE``, which needs no name where there is one model, or ``NAME.PARAMETER=VALUE``.
+    composites : sequence of str, optional
+        ``MODEL`` or ``NAME=MODEL`` each, of those that treat domains.
     """
     from embedrm.cli._composites import WRAPPERS, domain_models
     from embedrm.cli._models import Recipe
 
-    around = {"router", *WRAPPERS, *domain_models()}
-    named: dict[str, str] = {}
-    for item in heads or ("linear",):
-        name, equals, head = item.partition("=")
-        head = head if equals else name
-        if not name or not head or "." in name or name in _PARTS:
+    known = domain_models()
+    named: dict[str, Recipe] = {}
+    listed = [("head", item) for item in heads or (() if composites else ("linear",))]
+    for option, item in (*listed, *(("model", item) for item in composites or ())):
+        name, equals, kind = item.partition("=")
+        kind = kind if equals else name
+        # a model's own name leads its parameters, and would not tell which of two models is meant
+        reserved = [part for part in (*_PARTS, *WRAPPERS, *known) if part != kind]
+        if not name or not kind or "." in name or name in reserved:
+            form = option.upper()
             raise InvalidInputError(
-                f"--head expects HEAD or NAME=HEAD, with a NAME that has no dot and is none of {', '.join(_PARTS)}; got "
-                f"{item!r}"
+                f"--{option} expects {form} or NAME={form}, with a NAME that has no dot and is none of "
+                f"{', '.join(reserved)}; got {item!r}"
             )
         if name in named:
-            raise InvalidInputError(f"two models are called {name!r}; name them apart: --head NAME={head}")
-        named[name] = head
+            raise InvalidInputError(f"two models are called {name!r}; name them apart: --{option} NAME={kind}")
+        named[name] = Recipe(head=kind) if option == "head" else Recipe(model=kind)
     own: dict[str, list[str]] = {name: [] for name in named}
     for item in items or ():
         name, dot, _ = item.partition("=")[0].partition(".")
         if dot and name in named:
-            own[name].append(item[len(name) + 1 :])
-        elif dot and name in around:
+            own[name].append(item if named[name].model == name else item[len(name) + 1 :])
+        elif dot and name in WRAPPERS:
             raise InvalidInputError(
-                f"--set {item} is for a model around heads, and learning curves are of heads; leave it out"
+                f"--set {item} is for a model around others, and learning curves are of heads and of models that treat "
+                "domains; leave it out"
             )
+        elif dot and name in known and all(recipe.model != name for recipe in named.values()):
+            raise InvalidInputError(f"--set {item} is for a model that is not in this curve; add --model {name}")
+        elif dot and name == "router" and all(recipe.model is None for recipe in named.values()):
+            raise InvalidInputError(f"--set {item} is for a router, and nothing is routed; add --model routed")
         elif len(named) == 1:
             own[next(iter(named))].append(item)
-        elif dot and name not in _PARTS:
+        elif dot and name not in (*_PARTS, *known):
             raise unknown_name("model in --set", name, named)
         else:
             choices = " or ".join(f"--set {model}.{item}" for model in list(named)[:3])
             raise InvalidInputError(
                 f"--set {item} does not say which of {len(named)} models it is for; write {choices}"
             )
-    return {name: Recipe(head, own[name]).build() for name, head in named.items()}
+    return {name: replace(recipe, set=own[name]).build() for name, recipe in named.items()}
 
 
 def read_sizes(text: str) -> list[int | str]:

@@ -169,7 +169,7 @@ def fit(
     On text: 'embedrm fit domains --output runs/linear --set l2=cv'. On your own vectors: 'embedrm fit --vectors a.npy
     --pairs pairs.parquet --output runs/mine'.
     """
-    from embedrm.cli._composites import refuse_early
+    from embedrm.cli._composites import refuse_early, refuse_without_prompts
     from embedrm.cli._models import Recipe
     from embedrm.cli._vectors import VectorFiles
 
@@ -212,7 +212,7 @@ def fit(
         from embedrm.encoding import encode
         from embedrm.pipeline import RewardPipeline
 
-        _refuse_without_prompts(reward_model, sides)
+        refuse_without_prompts(reward_model, sides)
         data = load(paths, Reading(form, columns, on_error, ties, allow_group_leak), console)
         parts = [take_split(data, split, "train", console)]
         if held_split is not None:
@@ -234,16 +234,6 @@ def fit(
     keep(f"the model is in {output}")
     facts = _facts(reward_model, preferences, held_out, output, time.perf_counter() - started)
     console.result(facts, _text(facts))
-
-
-def _refuse_without_prompts(model: RewardModel, sides: list[str]) -> None:
-    from embedrm.cli._composites import reads_prompts
-
-    name = reads_prompts(model)
-    if name is not None and "prompt" not in sides:
-        raise InvalidInputError(
-            f"model {name!r} sends prompts to its experts, and --side leaves prompts out; add --side prompt"
-        )
 
 
 def _calibration_split(model: RewardModel, split: str | None) -> str | None:

@@ -156,6 +156,11 @@ def train(
             idle += 1
             if schedule.patience is not None and idle >= schedule.patience:
                 break
+    if held is not None and best is None:
+        raise InvalidInputError(
+            f"{who} met a held-out loss that is not finite in each of {len(held_out)} epochs, so that no epoch can be "
+            "chosen; look for NaN or infinity in the vectors, scale them (Featurizer(scale='rms')), or lower learning_rate"
+        )
     return Trained(best or _parameters(schedule, network, gate), best_epoch, losses, held_out)
 
 

@@ -62,6 +62,8 @@ class Fit:
     position : ndarray of shape (n_responses,)
         Position of each response's prompt among ``prompts``.
     prompts : Prompts
+    random_state : int
+        Of the first gate.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Fit:
         features: FeatureRows,
         position: Rows,
         prompts: Prompts,
+        random_state: int,
     ) -> None:
+        self.random_state = random_state
         self.settings, self.objective, self.comparisons, self.groups = settings, objective, comparisons, groups
         self.features, self.position, self.prompts = features, position, prompts
         self.owner = position[comparisons.pairs[:, 0]]
@@ -92,7 +96,13 @@ class Fit:
         share, floor = np.full(s.n_experts, 0.3), np.full(s.n_experts, max(s.gate_l2, 1e-6))
         p = self.prompts
         return logistic_start(
-            p.z, p.codes, p.expert_label, weight, s.gate_l2, lambda w: self.gate_metric.solve(w, share, floor)
+            p.z,
+            p.codes,
+            p.expert_label,
+            weight,
+            s.gate_l2,
+            lambda w: self.gate_metric.solve(w, share, floor),
+            self.random_state,
         )
 
     def _batch(self, weight: Array) -> Batch:

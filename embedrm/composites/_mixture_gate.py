@@ -118,16 +118,25 @@ class Start:
 
 
 def logistic_start(
-    z: NDArray[Any], codes: Rows, expert_label: Rows, weight: Array, l2: float, whiten: Callable[[Array], Array]
+    z: NDArray[Any],
+    codes: Rows,
+    expert_label: Rows,
+    weight: Array,
+    l2: float,
+    whiten: Callable[[Array], Array],
+    random_state: int,
 ) -> Start:
-    """Softmax regression of labels on prompts, from which joint training begins."""
+    """Softmax regression of labels on prompts, from which joint training begins.
+
+    Drawn from ``random_state`` are only the first weights of experts that share a label with others.
+    """
     n = len(expert_label)
     dim = z.shape[1]
     # experts of one label begin apart, or they would stay alike
     twins = np.array([int((expert_label[:e] == expert_label[e]).sum()) for e in range(n)])
     first = np.zeros((dim + 1, n))
     if twins.any():
-        rng = np.random.default_rng([dim, n])
+        rng = np.random.default_rng([random_state, 5])
         first[:dim] = 0.5 * rng.normal(size=(dim, n)) * (expert_label[:, None] == expert_label).sum(axis=1).clip(0, 2)
         first[:dim] /= np.sqrt(dim)
         first[:dim, np.bincount(expert_label)[expert_label] == 1] = 0.0

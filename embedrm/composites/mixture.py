@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
 from embedrm.composites._mixture_adam import Schedule
-from embedrm.composites._mixture_checks import check_parameters
+from embedrm.composites._mixture_checks import checked_parameters
 from embedrm.composites._mixture_fitting import Fit, candidates_of
 from embedrm.composites._mixture_gate import clusters, kept_logits, sparse_softmax
 from embedrm.composites._mixture_pruning import Pruning
@@ -94,7 +94,8 @@ class MixtureRewardModel(Pruning, RewardModel):
     learning_rate, batch_rows, max_epochs, early_stopping, validation_fraction, patience
         All others are trained by Adam; see :class:`embedrm.MLPHead`.
     random_state : int
-        First weights, first clusters, batches, noise, dropout, held-out groups. Linear experts with supervision draw none.
+        First weights, first clusters, batches, noise, dropout, held-out groups. Linear experts with supervision draw only
+        where several share a domain: the first weights of their gates.
 
     Attributes
     ----------
@@ -193,14 +194,14 @@ class MixtureRewardModel(Pruning, RewardModel):
     def fit(self, preferences: EmbeddedPreferences, y: None = None) -> MixtureRewardModel:
         """Train gate and experts; see the class. Reads only the active rows. Returns self."""
         prefs = check_preferences(preferences, "MixtureRewardModel")
-        hidden = check_parameters(self)
+        hidden, grid = checked_parameters(self)
         n = len(prefs.domains) if self.n_experts is None else self.n_experts
         _refuse_cross_prompt(prefs, n)
         self.featurizer_ = (Featurizer() if self.featurizer is None else clone(self.featurizer)).fit(prefs)
         self.n_features_in_ = self.featurizer_.dim_
         self.n_experts_, self.k_ = n, n if self.k is None else min(self.k, n)
         by_adam = bool(hidden) or bool(self.noise) or bool(self.expert_dropout)
-        candidates = candidates_of(self.l2, self.l2_shared, tuple(self.l2_grid), PERCEPTRON_L2 if hidden else LINEAR_L2)
+        candidates = candidates_of(self.l2, self.l2_shared, grid, PERCEPTRON_L2 if hidden else LINEAR_L2)
         if by_adam and len(candidates) > 1:
             raise InvalidInputError(
                 "MixtureRewardModel chooses l2='cv' for linear experts without noise and expert_dropout only; give numbers, "
@@ -224,7 +225,9 @@ class MixtureRewardModel(Pruning, RewardModel):
             dtype = np.float64 if wide else np.float32
             features = FeatureRows(self.featurizer_, prefs.responses, comparisons.rows, dtype)
             prompts = self._prompts(prefs, rows, z, shares)
-            problem = Fit(settings, objective, comparisons, prefs.groups, features, position, prompts)
+            problem = Fit(
+                settings, objective, comparisons, prefs.groups, features, position, prompts, int(self.random_state)
+            )
             if by_adam:
                 found = problem.step(self._schedule(hidden), float(self.validation_fraction))
             else:
@@ -242,6 +245,10 @@ class MixtureRewardModel(Pruning, RewardModel):
         self.gate_bias_ = parameters.gate_bias - mean @ self.gate_weights_
         self._log_gate(found.logits, found.weight)
         return self
+
+    def check_parameters(self) -> None:
+        """Raise where ``fit`` would refuse a parameter whatever the data."""
+        checked_parameters(self)
 
     def _settings(self, penalties: tuple[float, float]) -> Settings:
         return Settings(

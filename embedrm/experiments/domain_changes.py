@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedrm.composites.routed import RoutedRewardModel
 from embedrm.errors import InvalidInputError
@@ -51,9 +52,7 @@ def added_domain_facts(
         start = time.perf_counter()
         added = without.add_domain(train)
         seconds = time.perf_counter() - start
-        old = without.expert_rewards(test.responses, test.active)
-        kept = [k for k, name in enumerate(added.domains_) if name != domain]
-        new = added.expert_rewards(test.responses, test.active)[:, kept]
+        old, new = (_rewards_by_expert(model, test) for model in (without, added))
         own = test[test.domain == domain]
         margins = {"before": without.margins(own), "after": added.margins(own), "full": full.margins(own)}
         facts = accuracy_facts(margins, own, n_resamples=n_resamples)
@@ -61,7 +60,7 @@ def added_domain_facts(
         rows.append(
             {
                 "domain": domain,
-                "changed": float(np.abs(new - old).max()),
+                "changed": max(float(np.abs(new[name] - rewards).max()) for name, rewards in old.items()),
                 **{row["model"]: row["micro"] for row in facts["rows"]},
                 "difference": {key: after["micro"][key] for key in ("value", "low", "high")},
                 "seconds": seconds,
@@ -70,6 +69,16 @@ def added_domain_facts(
         )
         step(done, len(domains))
     return rows
+
+
+def _rewards_by_expert(model: RoutedRewardModel, prefs: EmbeddedPreferences) -> dict[str, NDArray[np.float64]]:
+    """Rewards of the active responses by each expert alone, as hard routing gives them to its domain.
+
+    All experts in one product may round differently by how many they are.
+    """
+    responses = prefs.responses.take(prefs.active)
+    parts = zip(model.domains_, model.experts_, model.offset_, model.scale_)
+    return {name: (expert.predict(responses) - offset) * scale for name, expert, offset, scale in parts}
 
 
 def left_out_facts(

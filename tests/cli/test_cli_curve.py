@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedrm import LinearHead, Report, encode, read_preferences
+from embedrm import (
+    LinearHead,
+    MixtureRewardModel,
+    PooledRewardModel,
+    Report,
+    RoutedRewardModel,
+    encode,
+    read_preferences,
+)
 from embedrm.cli.curve import build_models, read_sizes
 from embedrm.errors import InvalidInputError
 from embedrm.experiments.curve import learning_curve
@@ -93,6 +101,43 @@ def test_several_heads_with_parameters_of_their_own_stand_in_one_report(cli, pai
     assert "runs/c/report.html" in outcome.out
 
 
+def test_models_that_treat_domains_stand_beside_heads(cli, pairs_file: str) -> None:
+    models = "--head linear --model routed --model a=pooled --model mixture"
+    items = ("linear.l2=0.3", "routed.cv=3", "a.l2=0.1", "a.pooled.strength=2.0", "mixture.k=1")
+    given = " ".join(f"--set {item}" for item in items)
+    outcome = cli(f"{CURVE} {pairs_file} {models} {given} --sizes 12,all --seeds 1 --json")
+    assert outcome.code == 0, outcome.err
+    encoded = encode(read_preferences(pairs_file), "hashing", store=False)
+    expected = learning_curve(
+        {
+            "linear": LinearHead(l2=0.3),
+            "routed": RoutedRewardModel(cv=3),
+            "a": PooledRewardModel(LinearHead(l2=0.1), strength=2.0),
+            "mixture": MixtureRewardModel(k=1),
+        },
+        encoded.in_split("train"),
+        encoded.in_split("test"),
+        sizes=[12, "all"],
+        n_seeds=1,
+        n_resamples=50,
+    )
+    assert rows(Report.from_dict(outcome.json())) == rows(expected)
+
+
+def test_parameters_of_a_model_and_of_its_head() -> None:
+    one = build_models(None, ["l2=0.1", "pooled.strength=2.0", "router.l2=0.5"], ["pooled"])["pooled"]
+    assert (one.strength, one.expert.l2, one.router.l2) == (2.0, 0.1, 0.5)
+    items = ["linear.l2=3", "a.l2=0.1", "a.pooled.strength=2.0", "b.mixture.k=1"]
+    named = build_models(["linear"], items, ["a=pooled", "b=mixture"])
+    assert list(named) == ["linear", "a", "b"]
+    assert (named["linear"].l2, named["a"].strength, named["a"].expert.l2) == (3, 2.0, 0.1)
+    assert named["b"].k == 1
+
+
+def test_several_models_come_without_a_linear_head() -> None:
+    assert list(build_models(None, None, ["mixture", "adapters"])) == ["mixture", "adapters"]
+
+
 @pytest.mark.parametrize(("by", "sizes"), [("pairs", ["1", "2", "3", "6"]), ("responses", ["2", "4"])])
 def test_lists_of_responses_grow_within_their_prompts(cli, by: str, sizes: list[str]) -> None:
     outcome = cli(f"{CURVE} {write_kwise()} --by {by} --seeds 2 --json")
@@ -158,7 +203,7 @@ def test_results_on_stdout_and_nothing_else_when_quiet(cli, pairs_file: str) -> 
         ("--head linear --head gbdt --set objective.flip_rate=0.1", "write --set linear.objective.flip_rate=0.1"),
         ("--head linear --head gbdt --set gbtd.max_trees=5", "unknown model in --set 'gbtd'. Did you mean 'gbdt'?"),
         ("--set linear.l2_gird=[1]", "Did you mean 'l2_grid'?"),
-        ("--set l2=-1", "linear on 2 prompts (2 pairs): "),
+        ("--set l2=-1", "linear: LinearHead needs l2 to be a number >= 0"),
         ("--sizes 10,x", "--sizes expects whole numbers or 'all' with commas between them, got 'x'"),
         ("--sizes 10,", "got ''"),
         ("--sizes 10,25", "the size 25 is beyond the training data, which have at most 24 prompts"),
@@ -174,6 +219,22 @@ def test_results_on_stdout_and_nothing_else_when_quiet(cli, pairs_file: str) -> 
         ("--split tset", "unknown split 'tset'. Did you mean 'test'?"),
         ("--vectors a.npy", "give texts or vectors, not both"),
         ("--output pairs.jsonl/x", "is not a folder"),
+        ("--set pooled.strength=1", "for a model that is not in this curve; add --model pooled"),
+        ("--model pooled --set mixture.k=1", "for a model that is not in this curve; add --model mixture"),
+        (
+            "--model a=pooled --model b=pooled --set pooled.strength=1",
+            "write --set a.pooled.strength=1 or --set b.pooled",
+        ),
+        ("--set router.view=6", "is for a router, and nothing is routed; add --model routed"),
+        ("--set calibrated.cv=3", "is for a model around others, and learning curves are of heads and of models that"),
+        ("--model poold", "unknown model 'poold'. Did you mean 'pooled'?"),
+        ("--model linear", "'linear' is a head; write --head linear"),
+        ("--model ensemble", "goes around other models; use --members"),
+        ("--model mixture=pooled", "--model expects MODEL or NAME=MODEL, with a NAME that has no dot and is none of"),
+        ("--head routed=linear", "--head expects HEAD or NAME=HEAD, with a NAME that has no dot and is none of"),
+        ("--model pooled --model pooled", "two models are called 'pooled'; name them apart: --model NAME=pooled"),
+        ("--model mixture --set mixture.k=0", "needs k to be a whole number >= 1 or None, got 0"),
+        ("--model mixture --side response", "sends prompts to its experts, and --side leaves prompts out"),
     ],
 )
 def test_bad_input_is_one_line(cli, pairs_file: str, options: str, said: str) -> None:

@@ -253,13 +253,6 @@ def test_adapters_with_a_router_of_their_own_read_any_features() -> None:
     assert model.trunk.featurizer.terms == "p*r"
 
 
-@pytest.mark.parametrize("item", ["pooled.strength=1", "routed.cv=3", "router.view=6", "calibrated.cv=3"])
-def test_a_learning_curve_of_heads_says_that_it_is_one(cli, pairs_file: str, item: str) -> None:
-    outcome = cli(f"curve {pairs_file} --encoder hashing --no-store --set {item}")
-    assert outcome.code == 2
-    assert f"--set {item} is for a model around heads, and learning curves are of heads; leave it out" in outcome.err
-
-
 def test_one_expert_reads_no_prompts(cli, pairs_file: str) -> None:
     outcome = cli(f"{FIT} {pairs_file} -o m --model mixture --set mixture.n_experts=1 --side response")
     assert outcome.code == 0, outcome.err

@@ -209,6 +209,12 @@ def test_domains_of_few_prompts_are_found_when_prompts_count_by_their_pairs():
 def test_more_experts_than_domains_share_them_out():
     train = opposed(200)
     fitted = model(n_experts=5).fit(train)
+    # experts of one domain begin apart, where random_state has them begin
+    again, other = (model(n_experts=5, random_state=seed).fit(train) for seed in (0, 1))
+    np.testing.assert_array_equal(again.gate_weights_, fitted.gate_weights_)
+    assert not np.allclose(other.gate_weights_, fitted.gate_weights_, atol=1e-3)
+    none_shared = [model(random_state=seed).fit(train).gate_weights_ for seed in (0, 1)]
+    np.testing.assert_array_equal(*none_shared)
     assert fitted.expert_names_ == ["against", "for", "against", "for", "against"]
     gate = fitted.gates(train.responses)
     assert (gate[train.responses.domain == "for"][:, [1, 3]].sum(axis=1) > 0.5).mean() > 0.9
@@ -253,7 +259,12 @@ def test_pairs_across_prompts_are_refused_unless_there_is_one_expert():
         ({"n_experts": 0}, "n_experts to be a whole number >= 1"),
         ({"k": 1.5}, "k to be a whole number"),
         ({"l2": -1.0}, "l2 to be a number >= 0, 'cv' or None"),
-        ({"l2": "cv", "l2_grid": ()}, "l2_grid"),
+        ({"l2": "cv", "l2_grid": ()}, r"\(l2='cv'\) needs l2_grid of numbers >= 0, got \(\)"),
+        ({"l2": "cv", "l2_grid": iter(())}, r"l2_grid of numbers >= 0, got \(\)"),
+        ({"l2_shared": "cv", "l2_grid": 0.3}, "needs l2_grid of numbers >= 0, got"),
+        ({"l2": "cv", "cv": 1}, "needs cv to be a whole number >= 2, got 1"),
+        ({"random_state": -1}, "random_state to be a whole number >= 0, got -1"),
+        ({"random_state": None}, "random_state to be a whole number >= 0, got None"),
         ({"l2": "cv", "noise": 0.1}, "linear experts without noise"),
         ({"gate_l2": np.nan}, "gate_l2 to be a number >= 0"),
         ({"expert_dropout": 1.0}, r"expert_dropout in \[0, 1\)"),
@@ -272,12 +283,41 @@ def test_wrong_parameters_are_refused(parameters, message):
         MixtureRewardModel(**parameters).fit(prefs)
 
 
+def test_a_grid_may_be_given_as_an_iterator_and_is_read_once():
+    train = opposed(60)
+    listed = model(l2="cv", l2_grid=(0.1, 3.0)).fit(train)
+    once = model(l2="cv", l2_grid=(value for value in (0.1, 3.0))).fit(train)
+    assert once.cv_results_ == listed.cv_results_
+    np.testing.assert_array_equal(once.coef_, listed.coef_)
+    # what is left of it is nothing, and that is said
+    with pytest.raises(InvalidInputError, match=r"l2_grid of numbers >= 0, got \(\)"):
+        once.fit(train)
+
+
 def test_training_is_stopped_by_pairs_that_count():
     prefs = opposed(60)
     # hardly a prompt has weight; drawn from all, those held out would have none
     weight = (prefs.prompt_rows < 4).astype(float)
     mixture = MixtureRewardModel(hidden=(4,), max_epochs=3).fit(prefs.weighted(weight))
     assert all(np.isfinite(facts["held_out_loss"]) for facts in mixture.history_)
+
+
+def test_a_held_out_loss_that_is_never_finite_is_refused():
+    prefs = opposed(60)
+    _, out = hold_out(prefs.groups, 0.1, 0, "a test", "more")
+    held = np.isin(prefs.responses.prompt_of, prefs.prompt_rows[out])
+
+    # finite by themselves, and beyond float32 once multiplied
+    def far(x):
+        return np.where(held[:, None], np.copysign(3e38, x), x)
+
+    large = map_views(prefs, lambda name, x: (far(x) if len(x) == len(held) else x).astype(np.float32))
+    options = {"hidden": (4,), "max_epochs": 3, "featurizer": Featurizer(scale="none")}
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(InvalidInputError, match="held-out loss that is not finite in each of 3 epochs"),
+    ):
+        MixtureRewardModel(**options).fit(large)
 
 
 def test_penalties_are_judged_by_pairs_that_were_not_trained_on():

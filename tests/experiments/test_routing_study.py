@@ -9,6 +9,7 @@ import pytest
 
 from embedrm import Featurizer, Report, RoutedRewardModel
 from embedrm.checks import example_preferences
+from embedrm.checks.data import map_views
 from embedrm.errors import InvalidInputError
 from embedrm.evaluation.claims import VERDICTS
 from embedrm.experiments import variants as v
@@ -89,6 +90,34 @@ def test_adding_a_domain_changes_no_other_and_ends_where_training_on_all_does(da
     assert row["changed"] == 0.0
     assert row["difference"]["value"] == 0.0
     assert row["after"] == row["full"]
+
+
+def test_adding_the_second_domain_changes_the_first_by_no_bit(data):
+    two = list(data.train.domains[:2])
+    train, test = (
+        map_views(prefs[np.isin(prefs.domain, two)], lambda name, x: x.astype(np.float32))
+        for prefs in (data.train, data.test)
+    )
+    full = RoutedRewardModel(v.linear(FEATURES), routing="hard").fit(train)
+    rows = added_domain_facts(full, 1.0, train, test, two, n_resamples=20)
+    assert [row["changed"] for row in rows] == [0.0, 0.0]
+
+
+def test_a_change_of_another_expert_is_found(data, monkeypatch):
+    full = RoutedRewardModel(v.linear(FEATURES), routing="hard").fit(data.train)
+    add = RoutedRewardModel.add_domain
+
+    def careless(model, prefs):
+        found = add(model, prefs)
+        found.scale_ = found.scale_ * 2.0
+        return found
+
+    monkeypatch.setattr(RoutedRewardModel, "add_domain", careless)
+    first, *others = data.train.domains
+    (row,) = added_domain_facts(full, 1.0, data.train, data.test, [first], n_resamples=20)
+    rows = data.test.active
+    scaled = full.expert_rewards(data.test.responses, rows)[:, [full.domains_.index(d) for d in others]]
+    assert row["changed"] == pytest.approx(np.abs(scaled).max())
 
 
 def test_claims_are_judged_and_sizes_counted(study):
