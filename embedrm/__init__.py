@@ -36,6 +36,8 @@ _PUBLIC = {
     "RoutedRewardModel": "embedrm.composites.routed",
     "SentenceEncoder": "embedrm.encoders.sentence",
     "SklearnRouter": "embedrm.routers.scikit",
+    "TunedEncoder": "embedrm.tuning.tuned",
+    "TuningConfig": "embedrm.tuning.config",
     "annotate": "embedrm.annotation",
     "compare": "embedrm.reporting.evaluation",
     "diagnose_comparisons": "embedrm.evaluation.connectivity",
@@ -82,6 +84,8 @@ if TYPE_CHECKING:
     from embedrm.routers.rejecting import RejectingRouter
     from embedrm.routers.scikit import SklearnRouter
     from embedrm.store import EmbeddingStore
+    from embedrm.tuning.config import TuningConfig
+    from embedrm.tuning.tuned import TunedEncoder
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ ROOT = Path(embedrm.__file__).parent
 # Each unit may import the units to its left, inside functions too. Datasets and encoders do not know each other.
 ORDER = (
     *("errors", "registry", "progress", "views", "numerics", "preferences", "featurizers", "objectives"),
-    *("datasets", "encoders", "store", "encoding", "annotation"),
+    *("datasets", "encoders", "store", "encoding", "annotation", "tuning"),
     *("reward_model", "heads", "routers", "composites", "evaluation"),
     *("reporting", "parameters", "persistence", "pipeline", "checks", "experiments", "cli"),
 )
