@@ -20,6 +20,7 @@ from embedrm.reward_model import RewardModel
 
 def added_domain_facts(
     full: RoutedRewardModel,
+    fixed: RoutedRewardModel,
     full_seconds: float,
     train: EmbeddedPreferences,
     test: EmbeddedPreferences,
@@ -33,6 +34,8 @@ def added_domain_facts(
     ----------
     full : RoutedRewardModel
         With independent experts, fitted on all training pairs in ``full_seconds``.
+    fixed : RoutedRewardModel
+        The same experts, and a router that chooses nothing anew when domains are dropped; adding them fits ``full``'s.
     domains : sequence of str
         Each is left out and added in turn.
 
@@ -48,7 +51,8 @@ def added_domain_facts(
     full_margins = full.margins(test)
     rows = []
     for done, domain in enumerate(domains, start=1):
-        without = full.drop_domain(domain, train)
+        without = fixed.drop_domain(domain, train)
+        without.router = full.router
         start = time.perf_counter()
         added = without.add_domain(train)
         seconds = time.perf_counter() - start

@@ -8,15 +8,16 @@ import numpy as np
 from sklearn.base import clone
 
 from embedrm.composites.routed import RoutedRewardModel
-from embedrm.errors import InvalidInputError
 from embedrm.evaluation import accuracy_facts, comparison_facts
 from embedrm.evaluation.routing import regret_facts, router_facts
 from embedrm.experiments import variants as v
 from embedrm.experiments.accounting import Counted, accounting_rows
 from embedrm.experiments.domain_changes import added_domain_facts, left_out_facts
 from embedrm.experiments.routing_claims import judge
+from embedrm.experiments.studied_domains import studied
 from embedrm.experiments.study import StudyData
 from embedrm.featurizers import Featurizer
+from embedrm.heads.linear import LinearHead
 from embedrm.numerics.bootstrap import N_RESAMPLES
 from embedrm.preferences import EmbeddedPreferences
 from embedrm.progress import Progress, silent
@@ -29,7 +30,6 @@ from embedrm.routers.logistic import LogisticRouter
 
 FIGURE = (v.SINGLE, v.RODOS, v.MORE, v.ARLISS, v.POOLED, v.ORACLE)
 AGAINST = (v.RODOS, v.RODOS_SOFT, v.MORE, v.MORE_LABELLED, v.ARLISS, v.ARLISS_SOFT, v.POOLED, v.MIXTURE)
-LEFT_OUT = (v.SINGLE, v.MORE)
 ROUTINGS = (v.RODOS, v.RODOS_SOFT, v.RANDOM)
 ACCOUNTED = {v.SINGLE: "single", v.RODOS: "RODOS", v.MORE: v.MORE, v.ARLISS: v.ARLISS}
 
@@ -59,18 +59,12 @@ class RoutingStudy:
         n_resamples: int = N_RESAMPLES,
         progress: Progress = silent,
     ) -> None:
+        part = studied(data)
+        data, self.notes = part.data, part.notes
         self.data, self.n_resamples, self.n_seeds = data, n_resamples, n_seeds
         seeds = tuple(range(n_seeds))
-        parts = {"test": data.test} | ({"held out": data.heldout} if len(data.heldout) else {})
-        # an oracle has no expert for a domain that training does not have
-        self.parts = {name: part[np.isin(part.domain, data.train.domains)] for name, part in parts.items()}
-        self.left_aside = {name: len(part) - len(self.parts[name]) for name, part in parts.items()}
-        self.test = self.parts["test"]
-        if not len(self.test):
-            raise InvalidInputError(
-                f"no test pair is of a domain that training has ({', '.join(data.train.domains)}), got test pairs of "
-                f"{', '.join(data.test.domains) or 'none'}; name the domains alike in both splits"
-            )
+        self.parts = {"test": data.test} | ({"held out": data.heldout} if len(data.heldout) else {})
+        self.test = data.test
         self.variants = v.fit_variants(data.train, self.parts, featurizer, seeds, progress)
         self.accuracy = {part: self._accuracy(part) for part in self.parts}
         self.compared = {(a, v.SINGLE): self.compare(a, v.SINGLE) for a in AGAINST}
@@ -84,8 +78,10 @@ class RoutingStudy:
         self.rows = self._size_rows()
         self.accounting = self._accounting()
         made = v.factories(featurizer)
+        fixed = self._with_fixed_router()
         self.added = added_domain_facts(
             rodos,
+            fixed,
             self.variants[v.RODOS].seconds,
             data.train,
             self.test,
@@ -96,8 +92,8 @@ class RoutingStudy:
         self.left_out: dict[str, Any] | None = None
         if len(set(data.train.domains) & set(self.test.domains)) >= 3:
             self.left_out = left_out_facts(
-                {name: made[name] for name in LEFT_OUT},
-                {v.RODOS: self._with_fixed_router()},
+                {v.SINGLE: lambda seed: self._single_of_fixed_penalty(featurizer), v.MORE: made[v.MORE]},
+                {v.RODOS: fixed},
                 data.train,
                 self.test,
                 seeds[:2],
@@ -171,6 +167,13 @@ class RoutingStudy:
         encoder = int(self.data.train.responses.info.get("encoder_parameters", 0))
         return accounting_rows(encoder, counted, reference=v.RODOS)
 
+    def _single_of_fixed_penalty(self, featurizer: Featurizer) -> LinearHead:
+        """Return the single head with its penalty as chosen on all training pairs."""
+        single = self.variants[v.SINGLE].model
+        if not isinstance(single, LinearHead):
+            raise TypeError("the single head is linear")
+        return v.linear(featurizer).set_params(l2=single.l2_)
+
     def _with_fixed_router(self) -> RoutedRewardModel:
         """Return RODOS with the router's penalty as chosen, so that it is not chosen again for every domain left out."""
         found = self.rodos.router_
@@ -204,11 +207,7 @@ class RoutingStudy:
     def add_sections(self, report: Report) -> None:
         """Add the study's sections and claims to a report."""
         report.claims = list(self.claims)
-        report.notes += [
-            f"{n:,} pairs of the {name} split are of domains that training does not have, and are left aside."
-            for name, n in self.left_aside.items()
-            if n
-        ]
+        report.notes += self.notes
         text = (
             "Some verdicts follow from how the variants are made here, and say that this works, not that it was likely to: "
             "independent experts cannot change when another is added, and share nothing with it, so that adding one ends "
@@ -241,7 +240,8 @@ class RoutingStudy:
         if self.left_out is not None:
             caption = (
                 "Each domain's test pairs under models that were trained on all other domains. The router can only send its "
-                "prompts elsewhere; its penalty is the one chosen on all training prompts."
+                "prompts elsewhere. Penalties of the router and of the single head are those chosen on all training data, "
+                "the domain's own among them."
             )
             table = accuracy_table(self.left_out, "left-out", "A domain that training has not seen", caption)
             report.add_section("Leaving a domain out", tables=[table])

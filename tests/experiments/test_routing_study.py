@@ -17,6 +17,7 @@ from embedrm.experiments.accounting import Counted, accounting_rows
 from embedrm.experiments.domain_changes import added_domain_facts, left_out_facts
 from embedrm.experiments.routing_claims import judge
 from embedrm.experiments.routing_study import RoutingStudy
+from embedrm.experiments.studied_domains import studied
 from embedrm.experiments.study import StudyData
 from embedrm.numerics.folds import hold_out
 
@@ -86,7 +87,7 @@ def test_a_domain_left_out_is_one_never_trained_on(data):
 
 def test_adding_a_domain_changes_no_other_and_ends_where_training_on_all_does(data):
     full = RoutedRewardModel(v.linear(FEATURES), routing="hard").fit(data.train)
-    (row,) = added_domain_facts(full, 1.0, data.train, data.test, data.train.domains[:1], n_resamples=20)
+    (row,) = added_domain_facts(full, full, 1.0, data.train, data.test, data.train.domains[:1], n_resamples=20)
     assert row["changed"] == 0.0
     assert row["difference"]["value"] == 0.0
     assert row["after"] == row["full"]
@@ -99,7 +100,7 @@ def test_adding_the_second_domain_changes_the_first_by_no_bit(data):
         for prefs in (data.train, data.test)
     )
     full = RoutedRewardModel(v.linear(FEATURES), routing="hard").fit(train)
-    rows = added_domain_facts(full, 1.0, train, test, two, n_resamples=20)
+    rows = added_domain_facts(full, full, 1.0, train, test, two, n_resamples=20)
     assert [row["changed"] for row in rows] == [0.0, 0.0]
 
 
@@ -114,7 +115,7 @@ def test_a_change_of_another_expert_is_found(data, monkeypatch):
 
     monkeypatch.setattr(RoutedRewardModel, "add_domain", careless)
     first, *others = data.train.domains
-    (row,) = added_domain_facts(full, 1.0, data.train, data.test, [first], n_resamples=20)
+    (row,) = added_domain_facts(full, full, 1.0, data.train, data.test, [first], n_resamples=20)
     rows = data.test.active
     scaled = full.expert_rewards(data.test.responses, rows)[:, [full.domains_.index(d) for d in others]]
     assert row["changed"] == pytest.approx(np.abs(scaled).max())
@@ -150,18 +151,55 @@ def test_the_report_round_trips_and_names_every_claim(study):
 
 
 def test_test_pairs_of_unknown_domains_are_left_aside_and_counted(data):
-    known = data.train[data.train.domain != data.train.domains[0]]
+    first, *others = data.train.domains
+    known = data.train[data.train.domain != first]
     narrow = StudyData("example", known, known[:0], data.test, known[:0])
     study = RoutingStudy(narrow, FEATURES, n_seeds=1, n_added=1, n_resamples=20)
     report = Report("reproduction", "A study")
     study.add_sections(report)
-    gone = int((data.test.domain == data.train.domains[0]).sum())
+    gone = int((data.test.domain == first).sum())
     assert gone
-    assert report.notes == [
-        f"{gone:,} pairs of the test split are of domains that training does not have, and are left aside."
-    ]
-    with pytest.raises(InvalidInputError, match="name the domains alike"):
-        RoutingStudy(
-            StudyData("none", known, known[:0], data.test[data.test.domain == data.train.domains[0]], known[:0]),
-            FEATURES,
-        )
+    assert report.notes == [f"Domain {first}: {gone:,} pairs of the test split, and none in training; left aside."]
+    assert study.accuracy["test"]["domains"] == others
+
+
+def test_one_domain_is_refused_since_nothing_is_routed(data):
+    first = data.train.domains[0]
+    one = StudyData("one", data.train.in_domain(first), data.train[:0], data.test, data.train[:0])
+    with pytest.raises(
+        InvalidInputError, match=rf"at least 2 domains .* got {first} .*in the test pairs: .*same names"
+    ):
+        RoutingStudy(one, FEATURES)
+    other = StudyData("none", data.train, data.train[:0], data.test[:0], data.train[:0])
+    with pytest.raises(InvalidInputError, match=r"got none .*in the test pairs: none"):
+        RoutingStudy(other, FEATURES)
+
+
+def test_domains_of_few_prompts_are_left_aside_or_named(data):
+    first, second, third = data.train.domains
+    groups = np.unique(data.train.in_domain(first).groups)
+    lone = data.train[(data.train.domain != first) | (data.train.groups == groups[0])]
+    found = studied(StudyData("one group", lone, lone[:0], data.test, lone[:0]))
+    n = int((lone.domain == first).sum())
+    assert found.notes[0] == (
+        f"Domain {first}: {n} training pairs of one prompt group a domain, of which none can be held out to choose a "
+        "penalty by; left aside, with the test pairs."
+    )
+    assert found.data.train.domains == found.data.test.domains == (second, third)
+    two = data.train[(data.train.domain != first) | np.isin(data.train.groups, groups[:2])]
+    test = data.test[data.test.domain != third]
+    pair = studied(StudyData("two groups", two, two[:0], test, two[:0]))
+    n_tested = len(np.unique(test.in_domain(first).groups))
+    assert pair.data.train.domains == (first, second, third)
+    assert pair.notes[0] == f"Domain {third}: no test pairs; trained on, and without a row in the tables."
+    assert f": {first} (2 and {n_tested})." in pair.notes[1]
+    # and the whole study runs on it
+    study = RoutingStudy(pair.data, FEATURES, n_seeds=1, n_resamples=20)
+    assert study.accuracy["test"]["domains"] == [first, second]
+    assert {row["domain"] for row in study.added} == {first, second}
+    # pairs without weight make no group
+    weightless = two.weighted(np.where((two.domain == first) & (two.groups == groups[0]), 0.0, two.weight))
+    assert studied(StudyData("weightless", weightless, two[:0], data.test, two[:0])).data.train.domains == (
+        second,
+        third,
+    )
