@@ -4,7 +4,9 @@ Command: python benchmarks/bundled_set.py
 
 The figures of the data set card. Linear heads with the default encoder and layers, l2 by cross-validation on training
 pairs. Shared head minus oracle routing shows conflict (domains that want opposite things) and agreement (domains graded by
-one rule); every head must fail on the hard domain; the router is judged on phrasings that training has not seen.
+one rule); every head must fail on the hard domain; the router is judged on phrasings that training has not seen. Where
+domains agree, routing must not cost: independent and pooled heads against the shared one, trained on all domains and on the
+agreeing ones alone, all their pairs and few.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from embedrm import (
     LengthHead,
     LinearHead,
     LogisticRouter,
+    PooledRewardModel,
     Report,
     RoutedRewardModel,
     encode,
@@ -35,6 +38,7 @@ from embedrm.reporting import Column, Table, collect
 from embedrm.reporting.accuracy import accuracy_table
 from embedrm.routers.base import prompt_examples, prompt_vectors
 
+FEW = (30, 10)
 FEATURES = {"r": Featurizer(["r"]), "r and p*r": Featurizer(["r", "p*r"])}
 
 
@@ -72,6 +76,37 @@ def _router(routed: RoutedRewardModel, part: EmbeddedPreferences, split: str) ->
     found = routed.router_.predict(prompt_vectors(part.responses, routed.router_views_, prompts))
     per = {f"d{i}": float((found[truth == d] == d).mean()) for i, d in enumerate(routed.domains_)}
     return {"split": split, "prompts": len(prompts), "accuracy": float((found == truth).mean()), **per}
+
+
+def _agreeing(train: EmbeddedPreferences, part: EmbeddedPreferences, featurizer: Featurizer) -> list[dict[str, Any]]:
+    """Independent and pooled heads less the shared one on the agreeing domains, by what they are trained on."""
+    own, here = _of(train, AGREEING), _of(part, AGREEING)
+    rows = []
+    for label, pairs in (
+        ("all domains", train),
+        ("agreeing domains alone", own),
+        *((f"agreeing domains, {n} prompt groups of each", _few(own, n)) for n in FEW),
+    ):
+        head = LinearHead(featurizer, l2="cv")
+        single = head.fit(pairs).margins(here)
+        routed, pooled = RoutedRewardModel(head).fit(pairs), PooledRewardModel(head).fit(pairs)
+        for name, model in (
+            ("independent heads, soft", routed),
+            ("independent heads, oracle", routed.with_routing("oracle")),
+            ("partial pooling, soft", pooled),
+        ):
+            found = comparison_facts(model.margins(here), single, here)["micro"]
+            cell = {k: found[k] for k in ("value", "low", "high")}
+            below = "below" if found["high"] < 0 else "not below"
+            rows.append({"trained": label, "n": len(pairs), "model": name, "difference": cell, "verdict": below})
+    return rows
+
+
+def _few(prefs: EmbeddedPreferences, n: int) -> EmbeddedPreferences:
+    """Pairs of n prompt groups of each domain, drawn once."""
+    rng = np.random.default_rng(0)
+    kept = [rng.permutation(np.unique(prefs.groups[prefs.domain == d]))[:n] for d in prefs.domains]
+    return prefs[np.isin(prefs.groups, np.concatenate(kept))]
 
 
 def main() -> None:
@@ -120,6 +155,16 @@ def main() -> None:
     columns += [Column("n", "pairs", "integer")]
     report.add_section(
         "Conflict and agreement", tables=[Table("differences", "Shared minus oracle", columns, differences)]
+    )
+    agreeing = _agreeing(train, parts[next(iter(parts))], FEATURES["r"])
+    columns = [Column("trained", "trained on"), Column("n", "pairs", "integer"), Column("model", "model")]
+    columns += [
+        Column("difference", "less the shared head (micro)", "interval"),
+        Column("verdict", "beyond its interval"),
+    ]
+    report.add_section(
+        "Where domains agree",
+        tables=[Table("agreeing", f"{', '.join(AGREEING)}, {next(iter(parts))}, features r", columns, agreeing)],
     )
     columns = [Column("split", "split"), Column("prompts", "prompts", "integer"), Column("accuracy", "all", "share")]
     columns += [Column(f"d{i}", d, "share") for i, d in enumerate(routed.domains_)]
