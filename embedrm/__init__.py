@@ -25,6 +25,7 @@ _PUBLIC = {
     "LinearHead": "embedrm.heads.linear",
     "LogisticRouter": "embedrm.routers.logistic",
     "MLPHead": "embedrm.heads.mlp",
+    "MergedRewardModel": "embedrm.composites.merged",
     "MixtureRewardModel": "embedrm.composites.mixture",
     "PooledRewardModel": "embedrm.composites.pooled",
     "PreferenceDataset": "embedrm.datasets",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from embedrm.composites.adapters import AdapterRewardModel
     from embedrm.composites.calibrated import CalibratedRewardModel
     from embedrm.composites.ensemble import EnsembleRewardModel
+    from embedrm.composites.merged import MergedRewardModel
     from embedrm.composites.mixture import MixtureRewardModel
     from embedrm.composites.pooled import PooledRewardModel
     from embedrm.composites.routed import RoutedRewardModel

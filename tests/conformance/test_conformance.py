@@ -59,6 +59,9 @@ VARIANTS = {
     "mixture/l2=cv": _MIXTURE(l2="cv", l2_shared="cv"),
     "mixture/noisy": _MIXTURE(noise=0.5, expert_dropout=0.1, max_epochs=20, early_stopping=False),
     "mixture/mlp": _MIXTURE(hidden=(16,), learning_rate=1e-2, max_epochs=20, early_stopping=False),
+    "merged/kinds": COMPOSITES.get("merged")(
+        [("linear", LinearHead()), ("pooled", COMPOSITES.get("pooled")())], weights=(0.4, 0.6), standardise=False
+    ),
     "calibrated/isotonic": CalibratedRewardModel(LinearHead(), method="isotonic"),
     "calibrated/routed": CalibratedRewardModel(RoutedRewardModel(**_CHEAP), cv=3),
     "routed/cheap": RoutedRewardModel(**_CHEAP),
