@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from embedrm.errors import InvalidInputError
+from embedrm.heads.linear import LinearHead
 from embedrm.numerics.folds import group_folds
 from embedrm.preferences import EmbeddedPreferences
 from embedrm.reward_model import RewardModel
@@ -43,6 +44,21 @@ def out_of_fold_margins(
     for train, held_out in group_folds(prefs.groups, cv, who, prefs.weight):
         margins[counted[held_out]] = clone(template).fit(prefs[train]).margins(prefs[held_out])
     return margins
+
+
+def fit_and_hold_out(
+    template: RewardModel, preferences: EmbeddedPreferences, cv: int, who: str
+) -> tuple[RewardModel, NDArray[np.float64]]:
+    """Fit a clone of the template, and return it with what :func:`out_of_fold_margins` gives for it.
+
+    A linear head that chooses its penalty on as many folds has fitted them already, and its margins there are taken; they
+    are those of the refits to the tolerance of its folds.
+    """
+    model: RewardModel = clone(template)
+    if type(model) is LinearHead and model.l2 == "cv" and model.cv == cv:
+        return model.fit_and_hold_out(preferences)
+    model.fit(preferences)
+    return model, out_of_fold_margins(model, preferences, cv, who)
 
 
 def members_out_of_fold(

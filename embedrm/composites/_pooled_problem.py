@@ -8,7 +8,9 @@ the domains the gradient in :math:`w_0`. Laid out, the same problem is a linear 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,7 @@ from embedrm.preferences import EmbeddedPreferences
 from embedrm.reward_model import check_finite
 
 Array = NDArray[np.float64]
+Result = TypeVar("Result")
 
 # Pairs sampled for the metric, per feature; it shapes the path to the optimum, not the optimum.
 _METRIC_PAIRS_PER_FEATURE = 4
@@ -52,6 +55,8 @@ class PooledProblem:
         Sorted. A response whose domain is none of them is read by the shared weights.
     frames : list of Frame
         A_d of every domain: from weights on its own features to weights on the featurizer's.
+    n_threads : int
+        Domains that are read at once while the problem is solved; their number changes no bit.
     """
 
     def __init__(
@@ -61,7 +66,10 @@ class PooledProblem:
         prefs: EmbeddedPreferences,
         domains: list[str],
         frames: list[Frame],
+        n_threads: int = 1,
     ) -> None:
+        self.n_threads = n_threads
+        self._pool: ThreadPoolExecutor | None = None
         self.objective, self.domains, self.dim, self.frames = objective, domains, featurizer.dim_, frames
         found = Comparisons.of(prefs)
         domain = prefs.responses.domain[found.prompt_of]
@@ -108,10 +116,12 @@ class PooledProblem:
         """Rewards (n_responses, k) of weights (dim * n_blocks, k), or (n_responses,) of a vector."""
         w = theta.reshape(self.dim, -1, *theta.shape[1:])
         out = np.empty((len(self.comparisons.rows), *theta.shape[1:]))
-        for d, (part, rows) in enumerate(zip(self.slices, self.maps)):
-            if part.stop > part.start:
-                own = self.combined(w, d) if d + 1 < w.shape[1] else np.ascontiguousarray(w[:, 0])
-                out[part] = _by_column(rows.forward, own)
+
+        def domain(d: int) -> None:
+            own = self.combined(w, d) if d + 1 < w.shape[1] else np.ascontiguousarray(w[:, 0])
+            out[self.slices[d]] = _by_column(self.maps[d].forward, own)
+
+        self._of_domains(domain)
         return out
 
     def combined(self, w: Array, d: int) -> Array:
@@ -121,13 +131,35 @@ class PooledProblem:
 
     def _adjoint(self, g: Array, n_blocks: int) -> Array:
         out = np.zeros((self.dim, n_blocks, *g.shape[1:]))
-        for d, (part, rows) in enumerate(zip(self.slices, self.maps)):
-            if part.stop > part.start:
-                own = _by_column(rows.adjoint, g[part])
-                out[:, 0] += own
-                if d + 1 < n_blocks:
-                    out[:, d + 1] = self.frames[d].transpose(own)
+
+        def domain(d: int) -> Array:
+            own = _by_column(self.maps[d].adjoint, g[self.slices[d]])
+            if d + 1 < n_blocks:
+                out[:, d + 1] = self.frames[d].transpose(own)
+            return own
+
+        # in order, whichever is ready first
+        for own in self._of_domains(domain):
+            out[:, 0] += own
         return out.reshape(-1, *g.shape[1:])
+
+    def _of_domains(self, work: Callable[[int], Result]) -> list[Result]:
+        """Results for the domains that have responses, the remainder last."""
+        present = [d for d, part in enumerate(self.slices) if part.stop > part.start]
+        return [work(d) for d in present] if self._pool is None else list(self._pool.map(work, present))
+
+    @contextmanager
+    def _beside(self) -> Iterator[None]:
+        """Read several domains at once inside the block."""
+        if self.n_threads < 2:
+            yield
+            return
+        with ThreadPoolExecutor(self.n_threads) as pool:
+            self._pool = pool
+            try:
+                yield
+            finally:
+                self._pool = None
 
     def solve(
         self,
@@ -169,19 +201,20 @@ class PooledProblem:
         loss: RewardLoss = self.loss if weight is None else self.objective.loss(self.comparisons.weighted(weight))
         if base is not None:
             loss = _Above(loss, base[:, None])
-        found: Solutions = minimise_many(
-            self.forward,
-            lambda g: self._adjoint(g, n_blocks),
-            loss,
-            self._penalties(l2, strength),
-            first.reshape(-1, k),
-            self._coordinates(l2, strength, k),
-            tol=tol,
-            max_iter=max_iter,
-            rounding=float(np.finfo(self.dtype).eps),
-            dtype=np.float64 if precise else self.dtype,
-            who=who,
-        )
+        with self._beside():
+            found: Solutions = minimise_many(
+                self.forward,
+                lambda g: self._adjoint(g, n_blocks),
+                loss,
+                self._penalties(l2, strength),
+                first.reshape(-1, k),
+                self._coordinates(l2, strength, k),
+                tol=tol,
+                max_iter=max_iter,
+                rounding=float(np.finfo(self.dtype).eps),
+                dtype=np.float64 if precise else self.dtype,
+                who=who,
+            )
         if not np.isfinite(found.value).all():
             self.find_bad_rows()
         self.n_passes, self.value = found.n_passes, found.value

@@ -82,6 +82,9 @@ class CalibratedRewardModel(RewardModel):
     True
     """
 
+    # as the scales of a routed model
+    not_parameters = frozenset({"sizes_", "probabilities_"})
+
     def __init__(
         self, model: RewardModel | None = None, method: str = "platt", cv: int = 5, split: str | None = None
     ) -> None:

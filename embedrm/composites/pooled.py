@@ -17,7 +17,7 @@ from embedrm.composites.routed import RoutedRewardModel
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers import Featurizer
 from embedrm.heads.linear import LinearHead
-from embedrm.numerics.threads import threads_for
+from embedrm.numerics.threads import SMALL_ENTRIES, allowed_threads, threads_for
 from embedrm.objectives import make_objective
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_finite
@@ -115,7 +115,7 @@ class PooledRewardModel(RoutedRewardModel):
     """
 
     # chosen, not learned
-    not_parameters = frozenset({"tau_"})
+    not_parameters = RoutedRewardModel.not_parameters | {"tau_"}
     _of_domains = (*RoutedRewardModel._of_domains, "tau_")
 
     def __init__(
@@ -165,9 +165,11 @@ class PooledRewardModel(RoutedRewardModel):
         objective = make_objective(template.objective)
         featurizer = template._new_featurizer().fit(prefs)
         frames = [self._frame(template, featurizer, prefs.in_domain(d))[0] for d in self.domains_]
-        # a pass is a product a domain, and those are small
-        with threads_for(len(prefs.active) * featurizer.dim_ // len(self.domains_)):
-            problem = PooledProblem(objective, featurizer, prefs, self.domains_, frames)
+        # a pass is a product a domain; small ones are made beside each other, by one thread each
+        entries = len(prefs.active) * featurizer.dim_ // len(self.domains_)
+        n_threads = allowed_threads() if entries < SMALL_ENTRIES else 1
+        with threads_for(entries):
+            problem = PooledProblem(objective, featurizer, prefs, self.domains_, frames, n_threads)
             choice = self._choose(template, problem, prefs, strengths)
             weights = problem.solve(choice.l2, choice.strength, tol=template.tol, max_iter=template.max_iter, who=_WHO)[
                 :, :, 0

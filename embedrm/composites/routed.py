@@ -13,11 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
 from embedrm.composites._domain_changes import DomainChanges
-from embedrm.composites._held_out import out_of_fold_margins
+from embedrm.composites._held_out import fit_and_hold_out
 from embedrm.composites._linear_experts import LinearExperts
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads.linear import LinearHead
 from embedrm.numerics.calibration import fit_margin_scale
+from embedrm.numerics.threads import allowed_threads, in_threads, threads_for
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_preferences
 from embedrm.routers.base import Router, prompt_examples, prompt_pair_weights, prompt_vectors, takes_weights
@@ -27,6 +28,9 @@ ROUTINGS = ("soft", "hard", "top-k", "oracle", "random")
 PROMPT_WEIGHTS = ("prompts", "pairs")
 # Prompts that are routed at once.
 _GATE_ROWS = 65_536
+# Entries of the active vectors up to which linear experts are fitted beside each other: what all of them may copy is then no
+# more than one large expert may.
+_BESIDE_ENTRIES = 2**26
 
 
 @COMPOSITES.register("routed")
@@ -100,6 +104,8 @@ class RoutedRewardModel(DomainChanges, RewardModel):
     RODOS. This is an analogue: the paper tunes one language model a domain; here heads share one frozen encoder.
     """
 
+    # A calibration's scales and offsets are no parameters, in any composite: they are measured on a model that is fitted.
+    not_parameters = frozenset({"scale_", "offset_"})
     # for subclasses that do not offer them
     k: int = 2
     cv: int = 5
@@ -195,19 +201,27 @@ class RoutedRewardModel(DomainChanges, RewardModel):
     ) -> tuple[list[RewardModel], NDArray[np.float64], NDArray[np.float64]]:
         """Experts of ``domains_``, with their scales and offsets."""
         template = LinearHead(l2="cv") if self.expert is None else self.expert
-        experts: list[RewardModel] = []
-        scale, offset = np.ones(len(self.domains_)), np.zeros(len(self.domains_))
-        for k, domain in enumerate(self.domains_):
+
+        def fitted(domain: str) -> tuple[RewardModel, float, float]:
             own = prefs.in_domain(domain)
             try:
-                expert = clone(template).fit(own)
-                if self.calibrate:
-                    scale[k] = self._calibrated_scale(expert, own)
-                    offset[k] = expert._rewards(own.responses, own.active).mean()
+                return self._fit_scaled(template, own)
             except InvalidInputError as error:
                 raise InvalidInputError(f"the expert of domain {domain!r} ({len(own)} pairs): {error}") from error
-            experts.append(expert)
-        return experts, scale, offset
+
+        responses = prefs.responses
+        entries = len(prefs.active) * sum(responses.view(view).shape[1] for view in responses.views)
+        if type(template) is LinearHead and entries <= _BESIDE_ENTRIES:
+            # one at a time leaves cores idle; the largest first, so that none is left to run alone
+            order = np.argsort([-np.count_nonzero(prefs.domain == domain) for domain in self.domains_], kind="stable")
+            n_threads = allowed_threads()
+            with threads_for(0):
+                done = in_threads(fitted, [self.domains_[k] for k in order], n_threads)
+            found = [done[k] for k in np.argsort(order)]
+        else:
+            found = [fitted(domain) for domain in self.domains_]
+        experts, scale, offset = zip(*found)
+        return list(experts), np.array(scale), np.array(offset)
 
     def _fit_new_experts(
         self, prefs: EmbeddedPreferences
@@ -217,18 +231,20 @@ class RoutedRewardModel(DomainChanges, RewardModel):
 
     def _fit_general(self, prefs: EmbeddedPreferences) -> tuple[RewardModel, float, float]:
         """Return the head of all pairs, its scale and its offset."""
-        head = clone(LinearHead(l2="cv") if self.expert is None else self.expert).fit(prefs)
-        if not self.calibrate:
-            return head, 1.0, 0.0
-        return head, self._calibrated_scale(head, prefs), float(head._rewards(prefs.responses, prefs.active).mean())
+        return self._fit_scaled(LinearHead(l2="cv") if self.expert is None else self.expert, prefs)
 
-    def _calibrated_scale(self, expert: RewardModel, own: EmbeddedPreferences) -> float:
-        counted = own[own.weight > 0]
-        n_groups = len(np.unique(counted.groups))
-        if n_groups < 2:
-            return 1.0
-        margins = out_of_fold_margins(expert, counted, self.cv, type(self).__name__)
-        return fit_margin_scale(margins, counted.outcome, counted.weight, n_independent=n_groups)
+    def _fit_scaled(self, template: RewardModel, own: EmbeddedPreferences) -> tuple[RewardModel, float, float]:
+        """Return a fitted clone of the template, its scale and its offset."""
+        counted = own.weight > 0
+        n_groups = len(np.unique(own.groups[counted]))
+        if not self.calibrate or n_groups < 2:
+            head, scale = clone(template).fit(own), 1.0
+        else:
+            head, margins = fit_and_hold_out(template, own, self.cv, type(self).__name__)
+            scale = fit_margin_scale(
+                margins[counted], own.outcome[counted], own.weight[counted], n_independent=n_groups
+            )
+        return head, scale, float(head._rewards(own.responses, own.active).mean()) if self.calibrate else 0.0
 
     def with_routing(self, routing: str, random_state: int | None = None, k: int | None = None) -> RoutedRewardModel:
         """Return the same fitted experts and router under another routing; nothing is refitted or copied."""

@@ -16,6 +16,7 @@ from embedrm.errors import InvalidInputError
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
 from embedrm.heads import HEADS
+from embedrm.heads._fold_margins import FoldMargins
 from embedrm.heads._penalty import L2_GRID, check_l2, choose_l2
 from embedrm.heads.base import FeatureHead
 from embedrm.numerics.solver import metric_transform, minimise
@@ -116,6 +117,23 @@ class LinearHead(FeatureHead):
 
     def fit(self, preferences: EmbeddedPreferences, y: None = None) -> LinearHead:
         """Fit the weights; see the class for the objective. Reads only the active rows. Returns self."""
+        return self._fit(preferences, None)
+
+    def fit_and_hold_out(self, preferences: EmbeddedPreferences) -> tuple[LinearHead, NDArray[np.float64]]:
+        """Fit, and return the head with the out-of-fold margins (n_pairs,) of its own folds, at the penalty they chose.
+
+        Folds are solved to a gap of 1e-6; pairs of weight zero are in none, and have margin 0. InvalidInputError unless
+        ``l2="cv"``.
+        """
+        if self.l2 != "cv":
+            raise InvalidInputError(
+                f"LinearHead.fit_and_hold_out needs l2='cv', whose folds hold pairs out, got {self.l2!r}; use fit"
+            )
+        kept: list[NDArray[np.float64]] = []
+        self._fit(preferences, kept)
+        return self, kept[0]
+
+    def _fit(self, preferences: EmbeddedPreferences, kept: list[NDArray[np.float64]] | None) -> LinearHead:
         who = type(self).__name__
         prefs = check_preferences(preferences, who)
         self._check_parameters()
@@ -123,7 +141,9 @@ class LinearHead(FeatureHead):
         self.featurizer_ = self._new_featurizer().fit(prefs)
         with threads_for(len(prefs.active) * self.featurizer_.dim_):
             problem = _Problem(self, objective, self.featurizer_, prefs)
-            self.l2_, self.cv_results_ = self._choose_l2(prefs, problem) if self.l2 == "cv" else (float(self.l2), [])
+            self.l2_, self.cv_results_ = (
+                self._choose_l2(prefs, problem, kept) if self.l2 == "cv" else (float(self.l2), [])
+            )
             self.coef_, self.objective_ = problem.solve(self.l2_, None)
         self.n_features_in_ = self.featurizer_.dim_
         return self
@@ -203,8 +223,15 @@ class LinearHead(FeatureHead):
         if not (isinstance(self.max_iter, int) and self.max_iter >= 1):
             raise InvalidInputError(f"LinearHead needs max_iter to be a whole number >= 1, got {self.max_iter!r}")
 
-    def _choose_l2(self, prefs: EmbeddedPreferences, whole: _Problem) -> tuple[float, list[dict[str, float]]]:
-        return choose_l2(self, prefs, partial(self._held_out, whole), whole.objective, "LinearHead")
+    def _choose_l2(
+        self, prefs: EmbeddedPreferences, whole: _Problem, kept: list[NDArray[np.float64]] | None = None
+    ) -> tuple[float, list[dict[str, float]]]:
+        """Penalty, and facts of all candidates; to ``kept`` the held-out margins at that penalty are added."""
+        path = FoldMargins(partial(self._held_out, whole))
+        l2, results = choose_l2(self, prefs, path, whole.objective, "LinearHead")
+        if kept is not None:
+            kept.append(path.chosen(self, prefs, [row["l2"] for row in results].index(l2), "LinearHead"))
+        return l2, results
 
     def _held_out(
         self, whole: _Problem, inside: EmbeddedPreferences, outside: EmbeddedPreferences, grid: Sequence[float]

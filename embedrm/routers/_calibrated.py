@@ -32,7 +32,8 @@ class CalibratedRouter(Router):
     A subclass implements ``_learn`` and ``_log_scores``, and where it has candidates of a setting ``_settings``. The
     temperature T, and the setting, are chosen by the cross-entropy of out-of-fold scores, whole prompt groups held out. Held
     out prompts of a domain that the rest of the data does not have say nothing about a router that knows the domain: they
-    are left out of that choice, and counted in ``out_of_fold_["unseen"]``.
+    are left out of that choice, and counted in ``out_of_fold_["unseen"]``. Prompts of weight zero are as good as absent:
+    they make no fold, choose nothing and teach nothing; only their domains are among ``classes_``.
     """
 
     calibrate: bool
@@ -68,7 +69,7 @@ class CalibratedRouter(Router):
         with threads_for(0):
             chosen = settings[0]
             if len(self.classes_) > 1 and (self.calibrate or len(settings) > 1):
-                chosen = self._choose(matrix, codes, group, weight, settings, at_once)
+                chosen = self._choose(*_counted(matrix, codes, group, weight), settings, at_once)
             self._learn(matrix, codes, weight, len(self.classes_), chosen)
         return self
 
@@ -91,7 +92,10 @@ class CalibratedRouter(Router):
         sample_weight: ArrayLike | None = None,
         cv: int = 5,
     ) -> Array:
-        """As the base class; refits take the chosen setting and the temperature of the whole."""
+        """As the base class; refits take the chosen setting and the temperature of the whole.
+
+        Prompts of weight zero have taught this router nothing, and get its own probabilities.
+        """
         check_is_fitted(self, "temperature_")
         matrix = check_vectors(X, type(self).__name__, self.n_features_in_)
         codes = np.searchsorted(self.classes_, np.asarray(y).astype(str))
@@ -101,11 +105,15 @@ class CalibratedRouter(Router):
         weight = self._weights(codes, sample_weight)
         at_once = self._folds_at_once()
         with threads_for(0):
-            scores, unseen = self._held_out(matrix, codes, group, weight, [self._chosen()], cv, at_once)
+            scores, unseen = self._held_out(*_counted(matrix, codes, group, weight), [self._chosen()], cv, at_once)
         # left out before the softmax, or a high temperature would leave a share of the row with them
-        known = ~unseen | unseen.all(axis=1, keepdims=True)
-        shares = softmax(np.where(known, scores[0] / self.temperature_, -np.inf), axis=1)
-        return np.where(unseen, 0.0, shares)
+        shares = softmax(np.where(unseen, -np.inf, scores[0] / self.temperature_), axis=1)
+        counted = weight > 0
+        if counted.all():
+            return shares
+        out = np.empty((len(matrix), len(self.classes_)))
+        out[counted], out[~counted] = shares, self.predict_proba(matrix[~counted])
+        return out
 
     # -- what a subclass says of itself ----------------------------------------------------------------------------------
 
@@ -182,28 +190,44 @@ class CalibratedRouter(Router):
         cv: int,
         at_once: int,
     ) -> tuple[Array, NDArray[np.bool_]]:
-        """Out-of-fold log-scores (n_settings, n, n_domains), and where a domain was unknown to the fold (n, n_domains)."""
+        """Out-of-fold log-scores (n_settings, n, n_domains), and where a domain was unknown to the fold (n, n_domains).
+
+        All weights are above zero, and folds are dealt by them.
+        """
+        n_domains = len(self.classes_)
+        unseen = np.zeros((len(matrix), n_domains), dtype=bool)
+
+        folds = list(group_folds(groups, cv, type(self).__name__, weight))
+        for train, held_out in folds:
+            unseen[held_out] = np.bincount(codes[train], weights=weight[train], minlength=n_domains) <= 0
+        scores = self._scores_of_folds(matrix, codes, weight, folds, settings, at_once)
+        scores[:, unseen] = -np.inf
+        scores = log_softmax(scores, axis=2)
+        scores[:, unseen] = UNSEEN
+        return scores, unseen
+
+    def _scores_of_folds(
+        self,
+        matrix: NDArray[Any],
+        codes: NDArray[np.intp],
+        weight: Array,
+        folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
+        settings: Sequence[Any],
+        at_once: int,
+    ) -> Array:
+        """Log-scores of every prompt by the fold that holds it out, under each setting; (n_settings, n, n_domains)."""
         n_domains = len(self.classes_)
         scores = np.zeros((len(settings), len(matrix), n_domains))
-        unseen = np.zeros((len(matrix), n_domains), dtype=bool)
 
         def fold(rows: tuple[NDArray[np.intp], NDArray[np.intp]]) -> None:
             train, held_out = rows
-            missing = np.bincount(codes[train], weights=weight[train], minlength=n_domains) <= 0
-            if missing.all():
-                # every prompt of the training part has weight zero
-                unseen[held_out] = True
-                return
-            unseen[held_out] = missing
             own = weight[train] / weight[train].mean()
-            found = self._fold_scores((matrix[train], codes[train], own), matrix[held_out], n_domains, settings)
-            found[:, :, missing] = -np.inf
-            found = log_softmax(found, axis=2)
-            found[:, :, missing] = UNSEEN
-            scores[:, held_out] = found
+            scores[:, held_out] = self._fold_scores(
+                (matrix[train], codes[train], own), matrix[held_out], n_domains, settings
+            )
 
-        in_threads(fold, group_folds(groups, cv, type(self).__name__), at_once)
-        return scores, unseen
+        in_threads(fold, folds, at_once)
+        return scores
 
     def _folds_at_once(self) -> int:
         return allowed_threads() if self.parallel_folds else 1
@@ -236,6 +260,16 @@ class CalibratedRouter(Router):
                 f"{self.class_weight!r}"
             )
         return weight / weight.mean()
+
+
+def _counted(
+    matrix: NDArray[Any], codes: NDArray[np.intp], groups: NDArray[Any], weight: Array
+) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[Any], Array]:
+    """Prompts of positive weight."""
+    known = weight > 0
+    return (
+        (matrix, codes, groups, weight) if known.all() else (matrix[known], codes[known], groups[known], weight[known])
+    )
 
 
 def whole_number(value: object, least: int) -> bool:

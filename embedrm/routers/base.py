@@ -84,13 +84,20 @@ class Router(BaseEstimator):
         Returns
         -------
         ndarray of shape (n_prompts, n_domains)
-            Columns as in ``classes_``. A domain that a fold's refit has not seen has probability 0 there.
+            Columns as in ``classes_``. A domain that a fold's refit has not seen has probability 0 there. Prompts of weight
+            zero are in no fold: they have taught this router nothing, and get its own probabilities.
         """
         matrix, labels = np.asarray(X), np.asarray(y).astype(str)
         group = np.arange(len(matrix)) if groups is None else np.asarray(groups)
         weight = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         out = np.zeros((len(matrix), len(self.classes_)))
-        for train, held_out in group_folds(group, cv, type(self).__name__, weight):
+        counted = np.arange(len(matrix)) if weight is None else np.flatnonzero(weight > 0)
+        if len(counted) < len(matrix):
+            absent = np.setdiff1d(np.arange(len(matrix)), counted)
+            out[absent] = self.predict_proba(matrix[absent])
+        folds = group_folds(group[counted], cv, type(self).__name__, None if weight is None else weight[counted])
+        for inside, outside in folds:
+            train, held_out = counted[inside], counted[outside]
             extra = {} if weight is None else {"sample_weight": weight[train]}
             part = clone(self).fit(matrix[train], labels[train], group[train], **extra)
             out[np.ix_(held_out, np.searchsorted(self.classes_, part.classes_))] = part.predict_proba(matrix[held_out])

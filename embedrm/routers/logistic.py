@@ -9,13 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
-from embedrm.numerics.softmax import softmax_path
+from embedrm.numerics.softmax import softmax_folds, softmax_path
 from embedrm.routers import ROUTERS
 from embedrm.routers._calibrated import UNSEEN, Array, CalibratedRouter, mean_and_spread, whole_number
 
 L2_GRID = (1e-3, 1e-2, 1e-1, 1.0)
 # Cross-entropy, in nats, that the weights may leave to be gained; the solver aims a hundred times lower.
 _TOL = 3e-5
+# The same in folds that choose a penalty, whose out-of-fold losses differ by more.
+_FOLD_TOL = 3e-4
 
 
 @ROUTERS.register("logistic")
@@ -104,15 +106,37 @@ class LogisticRouter(CalibratedRouter):
         scores: Array = matrix @ self.coef_.T + self.intercept_
         return scores
 
-    def _fold_scores(
+    def _scores_of_folds(
         self,
-        train: tuple[NDArray[Any], NDArray[np.intp], Array],
-        held_out: NDArray[Any],
-        n_domains: int,
+        matrix: NDArray[Any],
+        codes: NDArray[np.intp],
+        weight: Array,
+        folds: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]],
         settings: Sequence[Any],
+        at_once: int,
     ) -> Array:
-        found = self._path(*train, n_domains, list(settings))
-        return np.stack([held_out @ coef.T + intercept for coef, intercept in found])
+        # one pass over the prompts serves all folds
+        z = _standardised(matrix, *mean_and_spread(matrix, weight))
+        own = np.repeat(weight[:, None], len(folds), axis=1)
+        for k, (_, held_out) in enumerate(folds):
+            own[held_out, k] = 0.0
+        n_domains = len(self.classes_)
+        found = softmax_folds(
+            z,
+            codes,
+            own,
+            n_domains,
+            settings,
+            tol=_TOL if len(settings) == 1 else _FOLD_TOL,
+            max_iter=self.max_iter,
+            n_threads=at_once,
+            who="LogisticRouter",
+        )
+        scores = np.empty((len(settings), len(matrix), n_domains))
+        for out, (weights, intercepts) in zip(scores, found):
+            for k, (_, held_out) in enumerate(folds):
+                out[held_out] = z[held_out] @ weights[k].T + intercepts[k]
+        return scores
 
     def _path(
         self, matrix: NDArray[Any], codes: NDArray[np.intp], weight: Array, n_domains: int, grid: list[float]
@@ -122,7 +146,7 @@ class LogisticRouter(CalibratedRouter):
         if not known.all():
             matrix, codes, weight = matrix[known], codes[known], weight[known]
         mean, spread = mean_and_spread(matrix, weight)
-        z = ((matrix - mean) / spread).astype(np.float64 if matrix.dtype == np.float64 else np.float32)
+        z = _standardised(matrix, mean, spread)
         present, position = np.unique(codes, return_inverse=True)
         found: list[tuple[Array, Array]] = []
         # one domain: every prompt belongs to it with certainty, and there is nothing to fit
@@ -137,3 +161,10 @@ class LogisticRouter(CalibratedRouter):
             intercept[present] = level - coef[present] @ mean
             found.append((coef, intercept))
         return found
+
+
+def _standardised(matrix: NDArray[Any], mean: Array, spread: Array) -> NDArray[Any]:
+    """(matrix - mean) / spread in the precision of the matrix, float32 at least."""
+    wide = np.float64 if matrix.dtype == np.float64 else np.float32
+    z: NDArray[Any] = ((matrix - mean) / spread).astype(wide)
+    return z

@@ -42,7 +42,9 @@ class RejectingRouter(Router):
         as many prompts as there are.
     per_route : bool
         A threshold for each domain that prompts are routed to, each fulfilling the target on its own. Under ``"accuracy"`` a
-        route that never reaches the level is closed (its threshold is infinite).
+        route that never reaches the level is closed (its threshold is infinite), and so is one that no training prompt takes
+        out of fold, of whose accuracy nothing is known. Under ``"coverage"`` such a route has the threshold of all prompts
+        together.
     outliers : {"centroid", "knn"} or None
         The distance: to the nearest mean prompt of a domain, columns in units of their spread within domains; or to the
         fifth nearest training prompt, columns in units of their spread. None: no prompt is too far.
@@ -98,7 +100,11 @@ class RejectingRouter(Router):
     def fit(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> RejectingRouter:
-        """Fit the router, then thresholds and distances; prompts count by their weights in all of them."""
+        """Fit the router, then thresholds and distances; prompts count by their weights in all of them.
+
+        Prompts of weight zero are as good as absent: they are in no fold, and no threshold or distance is measured from
+        them.
+        """
         self._check_parameters()
         matrix, labels = check_vectors(X, "RejectingRouter"), np.asarray(y).astype(str)
         group = np.arange(len(matrix)) if groups is None else np.asarray(groups)
@@ -111,6 +117,9 @@ class RejectingRouter(Router):
         self.router_ = inner.fit(matrix, labels, group, **extra)
         self.classes_, self.n_features_in_ = self.router_.classes_, matrix.shape[1]
         weight = extra.get("sample_weight", np.ones(len(matrix)))
+        if not (counted := weight > 0).all():
+            matrix, labels, group, weight = matrix[counted], labels[counted], group[counted], weight[counted]
+            extra = {"sample_weight": weight}
         # one domain leaves nothing to be unsure of, and nothing to hold out
         one = len(self.classes_) == 1
         p = (
@@ -177,7 +186,9 @@ class RejectingRouter(Router):
                     "give a better router"
                 )
             return np.full(n_domains, threshold)
-        thresholds = np.zeros(n_domains)
+        # of routes that nobody takes
+        idle = _threshold(sure, right, weight, self.target, self.level) if self.target == "coverage" else np.inf
+        thresholds = np.full(n_domains, idle)
         for d in np.unique(route):
             mine = route == d
             thresholds[d] = _threshold(sure[mine], right[mine], weight[mine], self.target, self.level)
@@ -188,7 +199,7 @@ class RejectingRouter(Router):
     ) -> Array:
         """Set what distances are measured from, and their limit; return those of the training prompts out of fold."""
         far = np.zeros(len(matrix))
-        for train, held_out in group_folds(groups, self.cv, "RejectingRouter(outliers=...)"):
+        for train, held_out in group_folds(groups, self.cv, "RejectingRouter(outliers=...)", weight):
             points, centre, spread = self._reference(matrix[train], labels[train], weight[train])
             far[held_out] = _distances(matrix[held_out], points, centre, spread, self._n_nearest())
         order = np.argsort(far, kind="stable")
@@ -199,10 +210,6 @@ class RejectingRouter(Router):
 
     def _reference(self, matrix: NDArray[Any], labels: NDArray[Any], weight: Array) -> tuple[Array, Array, Array]:
         """Points on the scale of distances, and that scale."""
-        # a fold's training part may have no weight at all
-        weight = weight if weight.any() else np.ones(len(weight))
-        known = weight > 0
-        matrix, labels, weight = matrix[known], labels[known], weight[known]
         if self.outliers == "knn":
             centre, spread = mean_and_spread(matrix, weight)
             return (matrix - centre) / spread, centre, spread

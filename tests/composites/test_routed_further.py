@@ -9,8 +9,10 @@ from sklearn.base import clone
 from embedrm import EmbeddedPreferences, Featurizer, LinearHead, LogisticRouter, RoutedRewardModel
 from embedrm.checks import example_preferences
 from embedrm.checks.data import map_views, with_pairs, with_responses
+from embedrm.composites._held_out import fit_and_hold_out, out_of_fold_margins
 from embedrm.composites._linear_experts import LinearExperts
 from embedrm.errors import InvalidInputError
+from embedrm.numerics.calibration import fit_margin_scale
 from embedrm.persistence import load_model, save_model
 from embedrm.routers.base import Router, prompt_pair_weights
 from embedrm.routers.rejecting import RejectingRouter
@@ -154,7 +156,9 @@ class TestGeneralHead:
         fitted = model(fallback=True).fit(prefs)
         head = fitted.general_
         assert fitted.general_offset_ == pytest.approx(head.predict(prefs)[prefs.active].mean())
-        assert fitted.general_scale_ == fitted._calibrated_scale(head, prefs)
+        margins = out_of_fold_margins(head, prefs, fitted.cv, "test")
+        expected = fit_margin_scale(margins, prefs.outcome, prefs.weight, len(np.unique(prefs.groups)))
+        assert fitted.general_scale_ == expected
         plain = model(fallback=True, calibrate=False).fit(prefs)
         assert (plain.general_scale_, plain.general_offset_) == (1.0, 0.0)
 
@@ -346,3 +350,41 @@ def test_wrong_parameters_are_refused_before_anything_is_fitted(parameters, said
     prefs, _ = example_preferences()
     with pytest.raises(InvalidInputError, match=f"RoutedRewardModel needs {said}"):
         model(**parameters).fit(prefs)
+
+
+class TestPenaltiesChosenByFolds:
+    CV = LinearHead(l2="cv", l2_grid=(1e-3, 0.1, 10.0))
+
+    def test_margins_of_the_choosing_folds_are_those_of_refits(self):
+        prefs, _ = example_preferences()
+        weight = np.random.default_rng(0).uniform(0.5, 2.0, len(prefs))
+        weight[::7] = 0.0
+        prefs = prefs.weighted(weight)
+        head, margins = fit_and_hold_out(self.CV, prefs, 5, "test")
+        expected = out_of_fold_margins(head, prefs, 5, "test")
+        np.testing.assert_allclose(margins, expected, atol=3e-3 * np.abs(expected).max())
+        assert not margins[weight == 0].any()
+        assert margins[weight > 0].all()
+        np.testing.assert_array_equal(head.coef_, clone(self.CV).fit(prefs).coef_)
+
+    def test_folds_of_another_number_are_refitted(self):
+        prefs, _ = example_preferences()
+        head, margins = fit_and_hold_out(self.CV, prefs, 3, "test")
+        np.testing.assert_array_equal(margins, out_of_fold_margins(head, prefs, 3, "test"))
+
+    def test_a_penalty_that_is_given_has_no_folds(self):
+        with pytest.raises(InvalidInputError, match=r"needs l2='cv', whose folds hold pairs out, got 0\.01"):
+            LinearHead(l2=0.01).fit_and_hold_out(example_preferences()[0])
+
+    def test_experts_fitted_beside_each_other_are_the_same_bits(self, monkeypatch):
+        prefs, _ = example_preferences()
+        fits = []
+        for n_threads in (1, 3):
+            monkeypatch.setattr("embedrm.composites.routed.allowed_threads", lambda n=n_threads: n)
+            fits.append(model(expert=self.CV).fit(prefs))
+        one, two = fits
+        np.testing.assert_array_equal(one.scale_, two.scale_)
+        np.testing.assert_array_equal(one.expert_rewards(prefs.responses), two.expert_rewards(prefs.responses))
+        for domain, expert in zip(one.domains_, one.experts_):
+            alone = clone(self.CV).fit(prefs.in_domain(domain))
+            np.testing.assert_allclose(expert.coef_, alone.coef_, rtol=1e-6, atol=1e-9)

@@ -86,7 +86,9 @@ def test_temperature_makes_overconfident_scores_honest():
     np.testing.assert_array_equal(calibrated.predict(fresh), raw.predict(fresh))
 
 
-def test_out_of_fold_facts_are_those_of_fits_by_hand():
+def test_out_of_fold_facts_are_those_of_fits_by_hand(monkeypatch):
+    # folds are solved together, on other paths than each alone
+    monkeypatch.setattr("embedrm.routers.logistic._TOL", 1e-9)
     x, y, codes = data()
     groups = np.arange(90) // 3
     router = LogisticRouter(l2=0.05, cv=3).fit(x, y, groups)
@@ -94,7 +96,7 @@ def test_out_of_fold_facts_are_those_of_fits_by_hand():
     for train, test in group_folds(groups, 3):
         part = LogisticRouter(l2=0.05, calibrate=False).fit(x[train], y[train])
         p[test] = softmax(np.log(part.predict_proba(x[test])) / router.temperature_, axis=1)
-    assert router.out_of_fold_["log_loss"] == pytest.approx(-np.log(p[np.arange(90), codes]).mean(), rel=1e-6)
+    assert router.out_of_fold_["log_loss"] == pytest.approx(-np.log(p[np.arange(90), codes]).mean(), rel=1e-5)
     assert router.out_of_fold_["accuracy"] == (p.argmax(axis=1) == codes).mean()
 
 
@@ -106,13 +108,16 @@ def test_groups_keep_folds_honest():
     assert leaky > honest + 0.2
 
 
-def test_cv_chooses_the_penalty_of_least_out_of_fold_loss():
+@pytest.mark.parametrize("tol, rel", [(1e-9, 1e-5), (3e-4, 1e-3)])
+def test_cv_chooses_the_penalty_of_least_out_of_fold_loss(monkeypatch, tol, rel):
+    monkeypatch.setattr("embedrm.routers.logistic._FOLD_TOL", tol)
+    monkeypatch.setattr("embedrm.routers.logistic._TOL", min(tol, 3e-5))
     x, y, _ = data()
     grid = (1e-3, 1e-1, 10.0)
     router = LogisticRouter(l2="cv", l2_grid=grid).fit(x, y)
     losses = {l2: LogisticRouter(l2=l2).fit(x, y).out_of_fold_["log_loss"] for l2 in grid}
     assert router.l2_ == min(losses, key=losses.get)
-    assert router.out_of_fold_["log_loss"] == pytest.approx(min(losses.values()), rel=1e-4)
+    assert router.out_of_fold_["log_loss"] == pytest.approx(min(losses.values()), rel=rel)
 
 
 def test_the_order_of_prompts_does_not_matter():

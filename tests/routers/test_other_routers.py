@@ -128,7 +128,9 @@ class TestOwnRouters:
         assert (router.classes_[p.argmax(axis=1)] == y).mean() < 0.65
         np.testing.assert_allclose(p.sum(axis=1), 1.0, rtol=1e-9)
 
-    def test_out_of_fold_probabilities_are_those_of_refits_by_hand(self, name):
+    def test_out_of_fold_probabilities_are_those_of_refits_by_hand(self, name, monkeypatch):
+        # the folds of this one are solved together, on other paths than each alone
+        monkeypatch.setattr("embedrm.routers.logistic._TOL", 1e-9)
         x, y, _ = data()
         fixed = {"logistic": {"l2": 0.1}, "centroid": {"shrinkage": 0.5}, "knn": {"k": 5}, "lightgbm": {}}[name]
         router = make(name, **fixed).fit(x, y)
@@ -164,6 +166,22 @@ class TestOwnRouters:
             assert (one.predict(x) == two.predict(x)).mean() > 0.9  # bins are laid by rows
         else:
             np.testing.assert_allclose(one.predict_proba(x), two.predict_proba(x), atol=0.02 if name == "knn" else 1e-3)
+
+    def test_prompts_of_weight_zero_make_no_fold(self, name):
+        x, y, _ = data()
+        more, of, _ = data(n=60, seed=8)
+        # in groups that would be dealt before the others
+        groups, first = np.array([f"g{i // 2:03d}" for i in range(90)]), [f"a{i:03d}" for i in range(60)]
+        weight = np.random.default_rng(4).uniform(0.5, 2.0, 90)
+        whole = (np.concatenate([more, x]), np.concatenate([of, y]), np.concatenate([first, groups]))
+        with_zeros = np.concatenate([np.zeros(60), weight])
+        one, two = make(name).fit(x, y, groups, weight), make(name).fit(*whole, with_zeros)
+        assert one.temperature_ == pytest.approx(two.temperature_, rel=1e-2)
+        assert one.out_of_fold_["log_loss"] == pytest.approx(two.out_of_fold_["log_loss"], rel=1e-3)
+        np.testing.assert_allclose(one.predict_proba(x), two.predict_proba(x), atol=5e-3)
+        held, all_held = one.out_of_fold_proba(x, y, groups, weight), two.out_of_fold_proba(*whole, with_zeros)
+        np.testing.assert_allclose(all_held[60:], held, atol=5e-3)
+        np.testing.assert_array_equal(all_held[:60], two.predict_proba(more))
 
     def test_a_prompt_of_weight_zero_is_not_there(self, name):
         x, y, _ = data()

@@ -189,3 +189,40 @@ def test_the_limit_is_a_distance_of_prompts_that_were_held_out():
         squares = ((z[held_out][:, None] - z[train][None]) ** 2).mean(axis=2)
         far[held_out] = np.sqrt(np.sort(squares, axis=1)[:, 4])
     assert router.limit_ == pytest.approx(np.sort(far)[23])
+
+
+@pytest.mark.parametrize("outliers", ["centroid", "knn"])
+@pytest.mark.parametrize("per_route", [False, True])
+def test_prompts_of_weight_zero_are_as_if_absent(outliers, per_route):
+    x, y = data(90)
+    more, of = data(40, seed=5, spread=0.3)
+    weight = np.random.default_rng(1).uniform(0.5, 2.0, 90)
+    # names that come first, so that they would be dealt first
+    groups = np.array([f"g{i // 2:03d}" for i in range(90)])
+    make = {"outliers": outliers, "per_route": per_route, "router": LogisticRouter(l2=0.1)}
+    one = RejectingRouter(**make).fit(x, y, groups, weight)
+    two = RejectingRouter(**make).fit(
+        np.concatenate([9.0 * more, x]),
+        np.concatenate([of, y]),
+        np.concatenate([[f"a{i:03d}" for i in range(40)], groups]),
+        np.concatenate([np.zeros(40), weight]),
+    )
+    np.testing.assert_allclose(one.thresholds_, two.thresholds_, atol=2e-3)
+    assert one.limit_ == pytest.approx(two.limit_, rel=1e-6)
+    assert one.out_of_fold_["coverage"] == pytest.approx(two.out_of_fold_["coverage"], abs=0.03)
+    np.testing.assert_allclose(one.distances(x), two.distances(x), rtol=1e-6)
+
+
+def test_a_route_that_nobody_takes_has_the_common_threshold_or_is_closed():
+    x, y = table()
+    # the third route is never the most probable
+    taken = x.argmax(axis=1) != 2
+    x, y = x[taken], y[taken]
+    by_route, common = (
+        RejectingRouter(_Fixed(), level=0.5, per_route=p, outliers=None).fit(x, y).thresholds_ for p in (True, False)
+    )
+    assert by_route[2] == common[2] == np.sort(x.max(axis=1))[::-1][3]
+    closed = RejectingRouter(_Fixed(), "accuracy", 0.8, per_route=True, outliers=None).fit(x, y)
+    assert closed.thresholds_[2] == np.inf
+    assert np.isfinite(closed.thresholds_[:2]).all()
+    assert not closed.accept(np.array([[0.0, 0.0, 1.0]])).any()
