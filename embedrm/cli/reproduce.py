@@ -90,7 +90,7 @@ def reproduce(
     for name, job in jobs.items():
         folder = output if output is None or paper != ALL else str(Path(output) / name)
         if hasattr(job, "estimate"):
-            console.note(f"{name} ({preset}): {job.estimate(preset)}")
+            console.note(f"{name} ({preset}): {job.estimate(preset, dataset)}")
         run = getattr(job, "run", job)
         with console.progress() as progress:
             report, files = run(

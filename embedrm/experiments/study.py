@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from embedrm.encoding import Layers, encode
 from embedrm.errors import InvalidInputError
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from embedrm.datasets import PreferenceDataset
     from embedrm.encoders import Encoder
     from embedrm.store import EmbeddingStore
+
+
+TRAIN_SHARE = 0.7
+"""Of the prompt groups, where the data bring no split."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,24 @@ def load_dataset(data: PreferenceDataset | str | Path | list[str] | None) -> Pre
     return read_preferences(data)
 
 
+def training_responses(data: PreferenceDataset) -> int:
+    """Count the responses of the pairs that :func:`prepare` would train on; by the share, where it makes the split."""
+    pairs = data.pairs[["chosen", "rejected"]].to_numpy()
+    split = data.response_splits()[pairs[:, 0]]
+    if not any(split):
+        return round(TRAIN_SHARE * len(np.unique(pairs)))
+    return len(np.unique(pairs[split == "train"]))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it: "40 seconds", "2 minutes", "3 hours"."""
+    for unit, size, most in (("second", 1.0, 90.0), ("minute", 60.0, 5400.0), ("hour", 3600.0, math.inf)):
+        if seconds < most:
+            n = max(1, round(seconds / size)) if unit != "second" else max(10, 10 * round(seconds / 10))
+            return f"{n} {unit}{'' if n == 1 else 's'}"
+    raise InvalidInputError(f"a time is a number of seconds, got {seconds}")
+
+
 def prepare(
     data: PreferenceDataset | str | Path | list[str] | None = None,
     *,
@@ -94,7 +119,7 @@ def prepare(
     dataset = load_dataset(data)
     splits = set(dataset.prompts["split"])
     if not splits - {""}:
-        dataset = dataset.with_split({"train": 0.7, "validation": 0.1, "test": 0.2}, random_state=random_state)
+        dataset = dataset.with_split({"train": TRAIN_SHARE, "validation": 0.1, "test": 0.2}, random_state=random_state)
     elif not {"train", "test"} <= splits:
         raise InvalidInputError(
             f"a study needs the splits 'train' and 'test', got {', '.join(sorted(s or 'no split' for s in splits))}; "

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from embedrm import Report
+from embedrm import Report, load_bundled, read_preferences
 
 RUN = "reproduce --encoder hashing --data"
 
@@ -31,7 +31,11 @@ def test_one_paper_says_its_estimate_first(cli, pairs_file: str) -> None:
     assert outcome.code == 0, outcome.err
     from embedrm.experiments.papers import PAPERS
 
-    assert f"namgoong2024 (quick): {PAPERS.get('namgoong2024')().estimate('quick')}" in outcome.err
+    paper, data = PAPERS.get("namgoong2024")(), read_preferences(pairs_file)
+    # its own number of training responses, not that of the bundled data
+    assert f"namgoong2024 (quick): {paper.estimate('quick', data)}" in outcome.err
+    assert paper.estimate("quick", data).startswith("about 20 seconds")
+    assert paper.estimate("quick") == paper.estimate("quick", load_bundled()) != paper.estimate("full")
     assert outcome.json() == json.loads(Path("here/report.json").read_text())
     assert "here/report.html" in outcome.err
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from embedrm import Featurizer, Report, RoutedRewardModel
+from embedrm import Featurizer, PreferenceDataset, Report, RoutedRewardModel
 from embedrm.checks import example_preferences
 from embedrm.checks.data import map_views
 from embedrm.errors import InvalidInputError
@@ -18,7 +18,7 @@ from embedrm.experiments.domain_changes import added_domain_facts, left_out_fact
 from embedrm.experiments.routing_claims import judge
 from embedrm.experiments.routing_study import RoutingStudy
 from embedrm.experiments.studied_domains import studied
-from embedrm.experiments.study import StudyData
+from embedrm.experiments.study import StudyData, duration, training_responses
 from embedrm.numerics.folds import hold_out
 
 FEATURES = Featurizer(["r"])
@@ -203,3 +203,29 @@ def test_domains_of_few_prompts_are_left_aside_or_named(data):
         second,
         third,
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (3, "10 seconds"),
+        (44, "40 seconds"),
+        (90, "2 minutes"),
+        (89, "90 seconds"),
+        (5399, "90 minutes"),
+        (5400, "2 hours"),
+        (7300, "2 hours"),
+    ],
+)
+def test_durations_are_said_as_a_person_says_them(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_training_responses_are_those_of_training_pairs_by_split_or_share():
+    table = [
+        {"prompt": f"p{i}", "chosen": f"a{i}", "rejected": f"b{i}", "split": "test" if i < 4 else "train"}
+        for i in range(10)
+    ]
+    assert training_responses(PreferenceDataset.from_records(table)) == 12
+    bare = [{key: value for key, value in row.items() if key != "split"} for row in table]
+    assert training_responses(PreferenceDataset.from_records(bare)) == 14

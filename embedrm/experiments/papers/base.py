@@ -9,6 +9,7 @@ from embedrm.errors import unknown_name
 from embedrm.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from embedrm.datasets import PreferenceDataset
     from embedrm.experiments.study import StudyData
     from embedrm.reporting import Report
     from embedrm.reporting.report import Section
@@ -31,8 +32,8 @@ class Paper:
     citation: str
     setting: str
 
-    def estimate(self, preset: str = "quick") -> str:
-        """Say how long the study takes, before it starts."""
+    def estimate(self, preset: str = "quick", data: PreferenceDataset | None = None) -> str:
+        """Say how long the study of these data (the bundled ones where absent) takes, before it starts."""
         raise TypeError(f"{type(self).__name__} does not implement estimate")
 
     def tour(self, data: StudyData, progress: Progress = silent) -> tuple[list[str], Section]:
