@@ -136,7 +136,8 @@ class TuningConfig:
                 self._number(name, 0.0, 1.0)
         self._number("mask_share", 0.0, 1.0, low_open=True)
         targets = self.target_modules
-        if targets is not None and not (targets and all(isinstance(name, str) and name for name in targets)):
+        named = isinstance(targets, tuple) and targets and all(isinstance(name, str) and name for name in targets)
+        if targets is not None and not named:
             raise InvalidInputError(f"target_modules must be names of linear layers, or None for all; got {targets!r}")
 
     def _whole(self, name: str, least: int) -> None:

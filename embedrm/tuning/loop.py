@@ -189,7 +189,7 @@ class Run:
         config = self.config
         return ModelError(
             f"the {what} is not finite at step {self.position.step + 1} of {self.n_steps} (objective "
-            f"{config.objective!r}, method {config.method!r}). Tune anew with a smaller learning_rate (it is "
+            f"{config.objective!r}, method {config.method!r}). Tune anew (resume=False) with a smaller learning_rate (it is "
             f"{config.step_size:g}; head_learning_rate {config.head_learning_rate:g}), more warmup, or a smaller clip."
         )
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,12 @@ from numpy.typing import NDArray
 from embedrm.datasets.template import PLAIN, Template
 from embedrm.encoders.sentence import SentenceEncoder
 from embedrm.errors import InvalidInputError, ModelError
-from embedrm.numerics.ties import is_tie, pair_credit
 from embedrm.progress import Progress, silent
-from embedrm.tuning.base import base_digest, reward_layer
+from embedrm.tuning.base import base_digest, find_base
 from embedrm.tuning.checkpoint import Checkpoints
 from embedrm.tuning.config import TuningConfig
-from embedrm.tuning.saving import ADAPTER, as_json, check_free, read_facts, read_head, save_tuned
+from embedrm.tuning.heads import TunedHead, accuracy, template_of
+from embedrm.tuning.saving import ADAPTER, as_json, check_free, read_facts, save_tuned
 from embedrm.tuning.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ class TunedEncoder:
         head in ``tuning_head.safetensors`` and the facts in ``tuning.json``.
     history_ : list of dict
         One entry for each evaluation.
+    resumed_at_ : int or None
+        The step that the last :meth:`fit` went on from; None where it began anew.
     facts_ : dict
         What ``tuning.json`` holds: configuration, base and its digest, data, history, versions.
 
@@ -70,6 +71,7 @@ class TunedEncoder:
         self.config = TuningConfig.from_dict({**(config or TuningConfig()).to_dict(), **changes})
         self._folder: Path | None = None
         self.facts_: dict[str, Any] = {}
+        self.resumed_at_: int | None = None
         self._encoders: dict[str, SentenceEncoder] = {}
 
     def __repr__(self) -> str:
@@ -140,7 +142,7 @@ class TunedEncoder:
         save_tuned(place, session.base, session.adapters, session.head_arrays(), facts)
         shutil.rmtree(work, ignore_errors=True)
         self._take(place, read_facts(place))
-        self.resumed_at_ = run.position.step if resumed is None else resumed
+        self.resumed_at_ = resumed
         return self
 
     def estimate(
@@ -223,13 +225,14 @@ class TunedEncoder:
             )
         return self._encoders["joint"]
 
+    def base_encoder(self) -> SentenceEncoder:
+        """Return the encoder it was tuned from, with the limits of the tuning: what :class:`AdapterSwitch` goes over."""
+        return find_base(self.config)
+
     @property
     def template(self) -> Template:
         """How prompt and response were made one text."""
-        saved = dict(self.facts_["template"])
-        saved["order"] = tuple(saved["order"])
-        saved["turn_labels"] = tuple(tuple(pair) for pair in saved["turn_labels"])
-        return Template(**saved)
+        return template_of(self.facts_)
 
     @property
     def classes_(self) -> list[str]:
@@ -248,76 +251,32 @@ class TunedEncoder:
         store : EmbeddingStore, optional
             Keeps the vectors of joint texts; nothing is kept where absent.
         """
-        return self._reward_texts(data.joint_texts(self.template), store, progress)
+        return self._head("bradley-terry", store, progress).rewards(data)
 
     def margins(
         self, data: PreferenceDataset, *, store: EmbeddingStore | None = None, progress: Progress = silent
     ) -> Array:
         """Return reward of chosen minus reward of rejected, (n_pairs,); only responses in pairs are read."""
-        both = data.pairs[["chosen", "rejected"]].to_numpy()
-        active, local = np.unique(both, return_inverse=True)
-        texts = data.joint_texts(self.template)
-        rewards = self._reward_texts([texts[row] for row in active.tolist()], store, progress)
-        places = local.reshape(both.shape)
-        found: Array = rewards[places[:, 0]] - rewards[places[:, 1]]
-        return found
+        return self._head("bradley-terry", store, progress).margins(data)
 
     def score(
         self, data: PreferenceDataset, *, store: EmbeddingStore | None = None, progress: Progress = silent
     ) -> float:
         """Return the weighted pairwise accuracy; equal rewards count one half, pairs labelled as ties are left out."""
-        margins = self.margins(data, store=store, progress=progress)
-        weight = np.where(is_tie(data.pairs["outcome"]), 0.0, data.pairs["weight"].to_numpy(dtype=np.float64))
-        if not weight.sum() > 0:
-            raise InvalidInputError("score needs pairs with a preference and positive weight, and there are none")
-        return float(weight @ pair_credit(margins) / weight.sum())
+        return accuracy(data, self.margins(data, store=store, progress=progress))
 
     def reward(self, prompts: str | Sequence[str], responses: Sequence[str]) -> Array:
         """Return rewards of responses to one prompt, or to one each, (n,)."""
-        if isinstance(responses, str):
-            raise InvalidInputError("reward expects a sequence of responses, got one string; put it in a list")
-        asked = [prompts] * len(responses) if isinstance(prompts, str) else list(prompts)
-        if len(asked) != len(responses):
-            raise InvalidInputError(
-                f"reward expects one prompt or {len(responses)}, one for each response; got {len(asked)}"
-            )
-        template = self.template
-        texts = [template.joint(prompt, response) for prompt, response in zip(asked, responses)]
-        return self._reward_texts(texts, None, silent)
+        return self._head("bradley-terry").reward(prompts, responses)
 
     def domain_probabilities(
         self, prompts: Sequence[str], *, store: EmbeddingStore | None = None, progress: Progress = silent
     ) -> Array:
         """Return the probability of each domain for prompts, (n, n_domains), columns as in ``classes_``."""
-        head = self._head("domain")
-        logits = self._vectors(list(prompts), store, progress) @ head["weight"].T.astype(np.float64) + head["bias"]
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found: Array = odds / odds.sum(axis=1, keepdims=True)
-        return found
+        return self._head("domain", store, progress).probabilities(prompts)
 
-    def _reward_texts(self, texts: list[str], store: EmbeddingStore | None, progress: Progress) -> Array:
-        head = self._head("bradley-terry")
-        found: Array = self._vectors(texts, store, progress) @ head["weight"][0].astype(np.float64)
-        return found
-
-    def _vectors(self, texts: list[str], store: EmbeddingStore | None, progress: Progress) -> Array:
-        encoder = self.joint_encoder()
-        layer = reward_layer(encoder.files)
-        step = progress("encoding")
-        if store is not None:
-            return np.asarray(store.get(encoder, texts, (layer,), progress=step)[layer], dtype=np.float64)
-        unique, place = np.unique(np.array(texts, dtype=object), return_inverse=True)
-        vectors = encoder.encode(unique.tolist(), (layer,), progress=step)[layer]
-        found: Array = vectors.astype(np.float64)[place]
-        return found
-
-    def _head(self, objective: str) -> dict[str, NDArray[np.float32]]:
-        if self.folder and self.config.objective != objective:
-            raise ModelError(
-                f"{self.folder} was tuned with objective={self.config.objective!r} and has no head for this; tune one with "
-                f"objective={objective!r}"
-            )
-        return read_head(self.folder)
+    def _head(self, objective: str, store: EmbeddingStore | None = None, progress: Progress = silent) -> TunedHead:
+        return TunedHead(self.folder, self.joint_encoder(), objective, store, progress)
 
 
 def _identity(config: TuningConfig, session: Session, template: Template) -> dict[str, Any]:
@@ -349,11 +308,12 @@ def _facts(config: TuningConfig, session: Session, template: Template) -> dict[s
     versions = {name: version(name) for name in (*packages, *(("peft",) if config.method == "lora" else ()))}
     return as_json(
         {
-            "config": replace(config).to_dict(),
+            "config": config.to_dict(),
             "base_digest": base_digest(session.base.encoder),
             "data": session.problem.facts,
             "data_digest": session.data_digest,
             "template": template.fingerprint(),
+            "layer": session.base.layer,
             "classes": session.classes(),
             "history": at.history,
             "steps": at.step,
