@@ -59,7 +59,7 @@ class LinearMap:
         self._folded = bool(self._projections) and featurizer.terms_ == ("r",)
         self._blocks = self._layout()
         if self._projections and not self._folded:
-            self._hold_projected()
+            self._hold()
         if self._rows is not None:
             size = sum(self.n * views[v].shape[1] * views[v].dtype.itemsize for v in featurizer.response_views_)
             if size <= GATHER_LIMIT_BYTES:
@@ -68,6 +68,7 @@ class LinearMap:
                 self._rows = None
         # Without interactions the scaling folds into the weights, and a whole matrix is one product.
         self._plain = featurizer.terms_ == ("r",)
+        self._n_passes = 0
         self._whole = (
             self._plain
             and self._rows is None
@@ -84,11 +85,11 @@ class LinearMap:
         starts = [0, *ends[:-1]]
         return [(t, p, view, slice(int(a), int(b))) for (t, p, view, _), a, b in zip(blocks, starts, ends)]
 
-    def _hold_projected(self) -> None:
-        """Project the rows once, where the result may be held, and not again in every pass."""
+    def _hold(self) -> None:
+        """Scale and project the rows once, where the result may be held, and not again in every pass."""
         f = self.featurizer
         prompts, position = np.unique(self._prompt_rows, return_inverse=True)
-        widths = {v: self._projections[v].shape[1] for v in self._views}
+        widths = {v: (self._projections[v] if self._projections else m).shape[1] for v, m in self._views.items()}
         size = sum((self.n if v in f.response_views_ else len(prompts)) * k for v, k in widths.items())
         if size * np.dtype(self.dtype).itemsize > GATHER_LIMIT_BYTES:
             return
@@ -126,8 +127,15 @@ class LinearMap:
         stop = min(start + BLOCK_ROWS, self.n)
         return slice(start, stop) if self._rows is None else self._rows[start:stop]
 
+    def _count_pass(self) -> None:
+        """From the second pass on, rows that meet prompts are held scaled: a prediction has one pass, a fit hundreds."""
+        self._n_passes += 1
+        if self._n_passes == 2 and self._scaled and not self._plain:
+            self._hold()
+
     def forward(self, theta: Vector) -> Vector:
         """Rewards ``Phi @ theta``; (n,) for theta (dim,), (n, k) for k columns of weights; float64."""
+        self._count_pass()
         weights = self._fold(theta[: self._terms_dim])
         rewards = self._forward_many(weights) if theta.ndim == 2 else self._forward_one(weights)
         if self._surface is not None:
@@ -138,6 +146,7 @@ class LinearMap:
 
     def adjoint(self, g: Vector) -> Vector:
         """Gradient ``Phi.T @ g``; (dim,) for g (n,), (dim, k) for k columns; float64."""
+        self._count_pass()
         out = self._unfold(self._adjoint_many(g) if g.ndim == 2 else self._adjoint_one(g))
         if self._surface is not None:
             out = np.concatenate([out, self._surface.T @ g])

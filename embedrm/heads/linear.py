@@ -57,7 +57,8 @@ class LinearHead(FeatureHead):
     l2 : float or "cv"
         Multiplies half the squared norm against the mean loss. ``"cv"`` picks from ``l2_grid`` by the mean held-out log
         loss of ``cv`` folds of whole prompt groups of the training pairs; under an objective whose margins are no logits,
-        by the held-out mean of the objective itself.
+        by the held-out mean of the objective itself. Every fold fits the featurizer on its own training pairs, projections
+        and whitening too, as a head on them would: what a penalty is judged on has told them nothing.
     l2_grid : sequence of float
         Candidates of ``l2="cv"``.
     cv : int

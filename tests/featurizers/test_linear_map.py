@@ -103,3 +103,43 @@ def test_another_width_is_refused():
     other = EmbeddedPreferences.from_arrays({"response:3": np.ones((2, DIM + 1))}, [[0, 1]])
     with pytest.raises(InvalidInputError, match=f"was fitted on view 'response:3' with {DIM} columns, got {DIM + 1}"):
         LinearMap(f, other.responses)
+
+
+@pytest.mark.parametrize("rows", [None, [0, 1, 5, 6, 9, 13, 20]], ids=["all", "some"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("terms", [t for t in TERMS if t != ("r",)], ids="+".join)
+def test_from_the_second_pass_on_scaled_rows_are_held_and_no_bit_changes(monkeypatch, terms, dtype, rows):
+    prefs = data(dtype)
+    f = Featurizer(terms, "3,6", "3", scale="standard").fit(prefs)
+    rows = None if rows is None else np.array(rows)
+    m = LinearMap(f, prefs.responses, rows)
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(m.dim, 2)), rng.normal(size=(m.n, 2))
+    local = np.array([[0, 1], [2, 2]])
+
+    def everything():
+        return [m.forward(x[:, 0]), m.adjoint(y[:, 0]), m.forward(x), m.adjoint(y), m.differences(local)]
+
+    first = LinearMap(f, prefs.responses, rows).forward(x[:, 0])
+    with monkeypatch.context() as patched:
+        patched.setattr(linear_map, "GATHER_LIMIT_BYTES", 0)
+        streamed = LinearMap(f, prefs.responses, rows)
+        expected = [
+            streamed.forward(x[:, 0]),
+            streamed.adjoint(y[:, 0]),
+            streamed.forward(x),
+            streamed.adjoint(y),
+            streamed.differences(local),
+        ]
+        # beyond the limit nothing is held
+        assert streamed._scaled
+    np.testing.assert_array_equal(m.forward(x[:, 0]), first)
+    # a single pass, as of a prediction, copies nothing
+    assert m._scaled
+    for found, wanted in zip(everything(), expected):
+        np.testing.assert_array_equal(found, wanted)
+    assert not m._scaled
+    for view, held in m._views.items():
+        assert held.dtype == m.dtype
+        assert held is not prefs.responses.views[view]
+        assert len(held) <= m.n
