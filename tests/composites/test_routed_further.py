@@ -388,3 +388,13 @@ class TestPenaltiesChosenByFolds:
         for domain, expert in zip(one.domains_, one.experts_):
             alone = clone(self.CV).fit(prefs.in_domain(domain))
             np.testing.assert_allclose(expert.coef_, alone.coef_, rtol=1e-6, atol=1e-9)
+
+    def test_experts_stay_with_their_domains_whatever_the_sizes(self):
+        prefs, _ = example_preferences()
+        # the third domain is the largest, then the first, then the second: fitted in an order that is not its own inverse
+        kept = [np.flatnonzero(prefs.domain == d)[:n] for d, n in zip(prefs.domains, (14, 10, 18))]
+        part = prefs[np.concatenate(kept)]
+        fitted = model().fit(part)
+        for domain, expert in zip(fitted.domains_, fitted.experts_):
+            alone = LinearHead(l2=0.01).fit(part.in_domain(domain))
+            np.testing.assert_allclose(expert.coef_, alone.coef_, rtol=1e-6, atol=1e-9)
