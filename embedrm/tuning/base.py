@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -177,14 +177,21 @@ class TrainableBase:
         """Return the last hidden states, (n, tokens, dim)."""
         return self.model[0](dict(features))["token_embeddings"]
 
-    def pooled(self, ids: Sequence[Sequence[int]], *, final: bool = False) -> Any:
-        """Return the pooled vectors of texts, (n, dim), in their order; with ``final`` the model's own embedding."""
+    def pooled(
+        self, ids: Sequence[Sequence[int]], *, final: bool = False, before: Callable[[list[int]], None] | None = None
+    ) -> Any:
+        """Return the pooled vectors of texts, (n, dim), in their order; with ``final`` the model's own embedding.
+
+        ``before`` is called with the rows of the texts that go through the model next.
+        """
         import torch
 
         order: list[int] = []
         parts = []
         for rows, features in self.chunks(ids):
             order += rows
+            if before is not None:
+                before(rows)
             output = self.model[0](dict(features))
             if self.layer == "final" or final:
                 for module in list(self.model.children())[1:]:

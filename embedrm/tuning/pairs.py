@@ -70,12 +70,16 @@ class PairProblem(Problem):
             units += [unit] if self.tokens_of(unit) <= self.budget else self.join(singly, self.budget // 2)
         return units
 
+    def rewards(self, base: TrainableBase, texts: Rows) -> Any:
+        """Return the rewards of texts, (n,), with gradients."""
+        return self.head(base.pooled([self.ids[row] for row in texts.tolist()]))[:, 0]
+
     def loss(self, base: TrainableBase, items: Rows, draw: Any) -> BatchLoss:
         """Weighted sum of the pairs' losses."""
         import torch
 
         texts, local = np.unique(self.pairs[items], return_inverse=True)
-        rewards = self.head(base.pooled([self.ids[row] for row in texts.tolist()]))[:, 0]
+        rewards = self.rewards(base, texts)
         places = torch.from_numpy(local.reshape(len(items), 2))
         margins = rewards[places[:, 0]] - rewards[places[:, 1]]
         outcome = torch.from_numpy(self.outcome[items]).to(margins.dtype)

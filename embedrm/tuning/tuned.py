@@ -133,12 +133,12 @@ class TunedEncoder:
         work = place.with_name(place.name + ".unfinished")
         if not resume and work.exists():
             shutil.rmtree(work)
-        checkpoints = Checkpoints(work, _identity(self.config, session, template))
+        checkpoints = Checkpoints(work, run_identity(self.config, session, template))
         run = session.run
         resumed = run.position.step if checkpoints.restore(run) else None
         run.train(progress(f"tuning ({self.config.method})"), checkpoints.save, checkpoints.save_best)
         run.finish()
-        facts = _facts(self.config, session, template)
+        facts = run_facts(self.config, session, template)
         save_tuned(place, session.base, session.adapters, session.head_arrays(), facts)
         shutil.rmtree(work, ignore_errors=True)
         self._take(place, read_facts(place))
@@ -279,7 +279,7 @@ class TunedEncoder:
         return TunedHead(self.folder, self.joint_encoder(), objective, store, progress)
 
 
-def _identity(config: TuningConfig, session: Session, template: Template) -> dict[str, Any]:
+def run_identity(config: TuningConfig, session: Session, template: Template) -> dict[str, Any]:
     """What a run must share with a checkpoint: all that its steps depend on, and nothing else."""
     settings = config.to_dict()
     for free in ("base", "revision", "checkpoint_every", "threads"):
@@ -300,7 +300,8 @@ def _identity(config: TuningConfig, session: Session, template: Template) -> dic
     )
 
 
-def _facts(config: TuningConfig, session: Session, template: Template) -> dict[str, Any]:
+def run_facts(config: TuningConfig, session: Session, template: Template) -> dict[str, Any]:
+    """Tell what was tuned, on what, for how long and with which packages, as JSON values."""
     from importlib.metadata import version
 
     at = session.run.position
