@@ -46,6 +46,7 @@ _PUBLIC = {
     "evaluate": "embedrm.reporting.evaluation",
     "load_bundled": "embedrm.datasets.bundled",
     "load_encoder": "embedrm.encoders",
+    "merge_heads": "embedrm.merging.heads",
     "read_preferences": "embedrm.datasets",
 }
 
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from embedrm.heads.linear import LinearHead
     from embedrm.heads.mlp import MLPHead
     from embedrm.heads.random import RandomHead
+    from embedrm.merging.heads import merge_heads
     from embedrm.numerics.annotation import Annotator
     from embedrm.pipeline import RewardPipeline
     from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses

@@ -17,7 +17,7 @@ ROOT = Path(embedrm.__file__).parent
 ORDER = (
     *("errors", "registry", "progress", "views", "numerics", "preferences", "featurizers", "objectives"),
     *("datasets", "encoders", "store", "encoding", "annotation", "tuning"),
-    *("reward_model", "heads", "routers", "composites", "evaluation"),
+    *("reward_model", "heads", "routers", "composites", "merging", "evaluation"),
     *("reporting", "parameters", "persistence", "pipeline", "checks", "experiments", "cli"),
 )
 STRANGERS = [("encoders", "datasets"), ("store", "datasets"), ("datasets", "encoders"), ("datasets", "store")]

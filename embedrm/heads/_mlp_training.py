@@ -42,6 +42,7 @@ class Trained:
     epochs: NDArray[np.intp]
     train_losses: NDArray[np.float64]
     validation_losses: NDArray[np.float64]
+    first: Network
 
 
 class _Batches:
@@ -90,6 +91,7 @@ def train(
     seeds: Sequence[int],
     masks: NDArray[np.bool_] | None = None,
     who: str = "MLPHead",
+    start: Network | None = None,
 ) -> Trained:
     """Train one member for each seed.
 
@@ -109,12 +111,15 @@ def train(
         Features that each member may read.
     who : str
         Name in errors.
+    start : Network, optional
+        Weights to begin with, of as many members; drawn from the seeds where absent.
     """
     sizes = (features.dim, *schedule.hidden, 1)
-    network = Network.new(sizes, [np.random.default_rng(seed) for seed in seeds])
+    network = Network.new(sizes, [np.random.default_rng(seed) for seed in seeds]) if start is None else start.copy()
     readable = None if masks is None else masks[:, :, None].astype(np.float32)
     if readable is not None:
         network.weights[0] *= readable
+    first = network.copy()
     rng = np.random.default_rng([seeds[0], len(seeds)])
     adam = Adam(network, schedule.learning_rate, schedule.weight_decay, schedule.l2)
     total_weight(comparisons.weight, who)  # raises where there is none
@@ -158,7 +163,7 @@ def train(
         if schedule.patience is not None and (idle >= schedule.patience).all():
             break
     kept_network = network if validation is None else best
-    return Trained(kept_network, best_epoch, np.array(train_losses), np.array(validation_losses))
+    return Trained(kept_network, best_epoch, np.array(train_losses), np.array(validation_losses), first)
 
 
 def _loss(objective: Objective, part: Comparisons) -> Loss:

@@ -17,6 +17,7 @@ from embedrm.heads._groups import group_ranks
 from embedrm.heads._mlp_training import Schedule, Trained, predict, train
 from embedrm.heads._network import Network
 from embedrm.heads.base import FeatureHead
+from embedrm.numerics.digest import array_digest
 from embedrm.numerics.folds import hold_out
 from embedrm.numerics.threads import threads_for
 from embedrm.objectives import Comparisons, Objective, make_objective
@@ -71,6 +72,9 @@ class MLPHead(FeatureHead):
     train_losses_, validation_losses_ : ndarray of shape (n_epochs_run,), float64
         Mean loss by epoch; the second empty without early stopping.
     n_features_in_ : int
+    init_ : str
+        Digest of the first weights (of :meth:`named_weights`). Heads that began alike have the same one, and can be merged
+        weight by weight (:func:`embedrm.merge_heads`).
 
     Notes
     -----
@@ -120,10 +124,53 @@ class MLPHead(FeatureHead):
         self._take(trained, 0)
         return self
 
+    def initialise(self, preferences: EmbeddedPreferences) -> MLPHead:
+        """Fit the featurizer, draw the first weights, train nothing: a start for others to fork from. Returns self."""
+        prefs = check_preferences(preferences, type(self).__name__)
+        hidden = self._schedule().hidden
+        self.featurizer_ = self._new_featurizer().fit(prefs)
+        self.n_features_in_ = self.featurizer_.dim_
+        sizes = (self.n_features_in_, *hidden, 1)
+        first = Network.new(sizes, [np.random.default_rng(self.random_state)])
+        none = np.zeros((0, 1))
+        return self._take(Trained(first, np.zeros(1, dtype=np.intp), none, none, first), 0)
+
+    def fit_from(self, preferences: EmbeddedPreferences, start: MLPHead) -> MLPHead:
+        """Train on from the weights of a fitted or initialised head. Returns self.
+
+        Parameters
+        ----------
+        preferences : EmbeddedPreferences
+        start : MLPHead
+            Its featurizer is taken over as it is, whatever ``featurizer`` says, so that all heads forked from it read the
+            same features; its layers must be those of ``hidden``.
+        """
+        who = type(self).__name__
+        prefs = check_preferences(preferences, who)
+        if not isinstance(start, MLPHead):
+            raise InvalidInputError(f"{who}.fit_from needs start to be an MLPHead, got {type(start).__name__}")
+        check_is_fitted(start, "weights_")
+        widths = tuple(len(b) for b in start.biases_[:-1])
+        if widths != self._schedule().hidden:
+            raise InvalidInputError(
+                f"{who}.fit_from needs a start with hidden layers of {self._schedule().hidden}, got {widths}; set hidden "
+                "alike"
+            )
+        trained = self.train_members(prefs, [self.random_state], start=start)
+        return self._take(trained, 0)
+
     @property
     def margins_are_logits(self) -> bool:
         """As the objective has it."""
         return make_objective(self.objective).margins_are_logits
+
+    def named_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return weights and biases by name: ``hidden.0.weight``, ``hidden.0.bias``, ..., ``reward.bias``.
+
+        A weight is (n_in, n_out), as in ``weights_``.
+        """
+        check_is_fitted(self, "weights_")
+        return _named(self.weights_, self.biases_)
 
     def train_members(
         self,
@@ -131,6 +178,7 @@ class MLPHead(FeatureHead):
         seeds: Sequence[int],
         weight: NDArray[np.float64] | None = None,
         masks: NDArray[np.bool_] | None = None,
+        start: MLPHead | None = None,
     ) -> Trained:
         """Train several members in one pass over the data; what ensembles are made of.
 
@@ -144,11 +192,15 @@ class MLPHead(FeatureHead):
             Pair weights of each member, as a bootstrap draws them.
         masks : ndarray of shape (M, dim), optional
             Features that each member may read.
+        start : MLPHead, optional
+            Whose featurizer and weights every member begins with.
         """
         schedule = self._schedule()
         objective = make_objective(self.objective)
-        self.featurizer_ = self._new_featurizer().fit(preferences)
+        self.featurizer_ = self._new_featurizer().fit(preferences) if start is None else start.featurizer_
+        self.featurizer_.check(preferences.responses, type(self).__name__)
         self.n_features_in_ = self.featurizer_.dim_
+        first = None if start is None else start._network(len(seeds))
         inside, outside = np.arange(len(preferences)), np.arange(0)
         if self.early_stopping:
             inside, outside = hold_out(
@@ -173,6 +225,7 @@ class MLPHead(FeatureHead):
                 seeds,
                 masks,
                 type(self).__name__,
+                first,
             )
 
     def fit_members(
@@ -210,7 +263,13 @@ class MLPHead(FeatureHead):
         self.n_epochs_ = int(trained.epochs[m])
         self.train_losses_ = np.array([losses[m] for losses in trained.train_losses])
         self.validation_losses_ = np.array([losses[m] for losses in trained.validation_losses])
+        first = trained.first.member(m)
+        self.init_ = array_digest(_named([w[0] for w in first.weights], [b[0] for b in first.biases]))
         return self
+
+    def _network(self, n_members: int = 1) -> Network:
+        weights = [np.repeat(w[None], n_members, axis=0) for w in self.weights_]
+        return Network(weights, [np.repeat(b[None], n_members, axis=0) for b in self.biases_])
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "weights_")
@@ -251,6 +310,16 @@ class MLPHead(FeatureHead):
             int(self.max_epochs),
             int(self.patience) if self.early_stopping else None,
         )
+
+
+def _named(
+    weights: Sequence[NDArray[np.float32]], biases: Sequence[NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    names = [*(f"hidden.{layer}" for layer in range(len(weights) - 1)), "reward"]
+    out: dict[str, NDArray[np.float32]] = {}
+    for name, w, b in zip(names, weights, biases):
+        out |= {f"{name}.weight": w, f"{name}.bias": b}
+    return out
 
 
 def _whole(value: object) -> bool:

@@ -1,0 +1,145 @@
+"""DARE: drop entries of the deltas at random, rescale the rest, then merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.merging.methods import MERGE_METHODS
+from embedrm.merging.methods.base import Array, MergeMethod, check_arrays, check_share, check_weights, merged_sum
+from embedrm.merging.methods.ties import elected
+from embedrm.numerics.digest import array_digest
+
+RESCALE_NORMS = ("paper", "l1")
+
+
+def dare_linear(
+    deltas: Sequence[ArrayLike],
+    weights: ArrayLike | None = None,
+    *,
+    density: float,
+    rescale: bool = True,
+    rescale_norm: str = "paper",
+    normalize: bool = False,
+    lambda_: float = 1.0,
+    random_state: int = 0,
+    keys: Sequence[str] | None = None,
+) -> Array:
+    r"""Sum of randomly thinned deltas :math:`\lambda \sum_i w_i\, m_i \circ \delta_i / p`, masks :math:`m_i` Bernoulli(p).
+
+    Its expectation over seeds is that of task arithmetic with the same weights, :math:`\lambda \sum_i w_i \delta_i`.
+
+    Parameters
+    ----------
+    deltas : sequence of array-like, of one shape
+    weights : array-like of shape (n,), optional
+        Equal weights that sum to one where absent.
+    density : float in (0, 1]
+        p, the share of entries that is kept (the paper's drop rate is 1 - p).
+    rescale : bool
+        Make up for what was dropped.
+    rescale_norm : {"paper", "l1"}
+        By what: 1/p, which leaves the expectation, or the factor that gives the thinned delta the sum of magnitudes of the
+        whole one.
+    normalize : bool
+        Divide by the sum of the weights.
+    lambda_ : float
+        What multiplies the result.
+    random_state : int
+    keys : sequence of str, optional
+        One for each delta: with ``random_state`` it decides the mask, so that models listed in another order are thinned
+        alike. The digest of the delta where absent.
+
+    References
+    ----------
+    Yu et al. (2024), "Language models are Super Mario: Absorbing abilities from homologous models as a free lunch",
+    section 3.
+    """
+    arrays = check_arrays(deltas, "dare_linear")
+    w = check_weights(weights, len(arrays), "dare_linear")
+    thinned = _thinned(arrays, density, rescale, rescale_norm, random_state, keys, "dare_linear")
+    return lambda_ * merged_sum(thinned, w, normalize, "dare_linear")
+
+
+def dare_ties(
+    deltas: Sequence[ArrayLike],
+    weights: ArrayLike | None = None,
+    *,
+    density: float,
+    rescale: bool = True,
+    rescale_norm: str = "paper",
+    normalize: bool = False,
+    lambda_: float = 1.0,
+    random_state: int = 0,
+    keys: Sequence[str] | None = None,
+) -> Array:
+    """Thin the deltas at random as :func:`dare_linear` does, then merge those of the elected sign as TIES does.
+
+    Parameters are those of :func:`dare_linear`; ``normalize`` divides by the weights of those that agree.
+
+    References
+    ----------
+    Yu et al. (2024), section 3, with Yadav et al. (2023), "TIES-Merging", section 4, in place of its trimming.
+    """
+    arrays = check_arrays(deltas, "dare_ties")
+    w = check_weights(weights, len(arrays), "dare_ties")
+    thinned = _thinned(arrays, density, rescale, rescale_norm, random_state, keys, "dare_ties")
+    return lambda_ * elected(thinned, w, normalize, "dare_ties")
+
+
+def _thinned(
+    arrays: Sequence[Array],
+    density: float,
+    rescale: bool,
+    rescale_norm: str,
+    random_state: int,
+    keys: Sequence[str] | None,
+    who: str,
+) -> list[Array]:
+    p = check_share(density, "density", who)
+    if rescale_norm not in RESCALE_NORMS:
+        raise unknown_name(f"rescale_norm of {who}", rescale_norm, RESCALE_NORMS)
+    if isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer)):
+        raise InvalidInputError(f"{who} needs random_state to be a whole number, got {random_state!r}")
+    keys = [array_digest({"": array}) for array in arrays] if keys is None else list(keys)
+    if len(keys) != len(arrays):
+        raise InvalidInputError(f"{who} needs one key for each of {len(arrays)} deltas, got {len(keys)}")
+    if p == 1.0:
+        return list(arrays)
+    out = []
+    for array, key in zip(arrays, keys):
+        seed = blake2b(f"{int(random_state)}|{key}".encode(), digest_size=16).digest()
+        kept = np.random.default_rng(int.from_bytes(seed, "little")).random(array.shape) < p
+        thin = np.where(kept, array.astype(np.float64), 0.0)
+        if rescale and rescale_norm == "paper":
+            thin /= p
+        elif rescale:
+            left = float(np.abs(thin).sum())
+            # where nothing is left there is nothing to make up with
+            thin *= float(np.abs(array).sum(dtype=np.float64)) / left if left > 0 else 1.0
+        out.append(thin)
+    return out
+
+
+@MERGE_METHODS.register("dare_linear")
+class DareLinear(MergeMethod):
+    """Weighted sum of randomly thinned, rescaled deltas."""
+
+    merge = staticmethod(dare_linear)
+    on = "deltas"
+    citation = "Yu et al. (2024), Language models are Super Mario, section 3"
+    keyed = True
+
+
+@MERGE_METHODS.register("dare_ties")
+class DareTies(MergeMethod):
+    """Randomly thinned, rescaled deltas that have the elected sign."""
+
+    merge = staticmethod(dare_ties)
+    on = "deltas"
+    citation = "Yu et al. (2024), section 3; Yadav et al. (2023), section 4"
+    keyed = True

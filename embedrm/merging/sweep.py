@@ -1,0 +1,205 @@
+"""The weight of the domain model, lambda, from 0 to 1: curves on several splits, and the lambda chosen on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.featurizers.linear_map import LinearMap
+from embedrm.heads.linear import LinearHead
+from embedrm.merging.compatibility import Head, compare_heads
+from embedrm.merging.heads import merge_heads
+from embedrm.merging.methods.base import MergeMethod, make_method
+from embedrm.merging.scalers import fold, same_standardiser
+from embedrm.numerics.bradley_terry import log_loss
+from embedrm.numerics.graph import gather_margins
+from embedrm.numerics.ties import pair_credit
+from embedrm.preferences import EmbeddedPreferences
+from embedrm.reward_model import check_finite, check_preferences
+
+LAMBDAS: tuple[float, ...] = tuple(round(0.05 * i, 2) for i in range(21))
+"""0 to 1 by 0.05, the grid of Lin et al. (2024)."""
+CRITERIA = ("accuracy", "log_loss")
+TIE_RULE = "the smallest lambda among the best: of equals, the one that changes the general model least"
+
+
+def sweep_heads(
+    general: Head,
+    domain: Head,
+    validation: EmbeddedPreferences,
+    test: EmbeddedPreferences | None = None,
+    *,
+    lambdas: Sequence[float] = LAMBDAS,
+    by: str = "accuracy",
+    of_domain: str | None = None,
+    method: str | type[MergeMethod] = "linear",
+    quantiles: Sequence[float] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    r"""Merge two heads at every lambda, the domain model's weight, and choose one on validation pairs.
+
+    Parameters
+    ----------
+    general, domain : LinearHead or MLPHead
+        Fitted; lambda = 0 is the general model.
+    validation : EmbeddedPreferences
+        Pairs by which lambda is chosen.
+    test : EmbeddedPreferences, optional
+        Pairs for a second curve, which chooses nothing.
+    lambdas : sequence of float in [0, 1]
+    by : {"accuracy", "log_loss"}
+        What chooses: the highest accuracy, or the lowest log loss, over the validation pairs.
+    of_domain : str, optional
+        Choose by the validation pairs of this domain alone.
+    method : str or MergeMethod
+    quantiles : sequence of float in [0, 1]
+        Of the margins, to show their distribution at each lambda.
+    **options
+        Of :func:`embedrm.merge_heads`: ``layers``, ``rescale``, ``base``, ... and of the method.
+
+    Returns
+    -------
+    dict
+        Plain facts: ``method``, ``lambdas``, ``by``, ``tie_rule``, ``validation`` and ``test``, each with ``n_pairs``
+        (without ties), ``n_ties``, ``n_by_domain``, ``accuracy`` and ``log_loss`` (one a lambda; the latter None where
+        margins are no logits), ``by_domain`` (name to the same two), ``margin_mean``, ``margin_sd``, and
+        ``margin_quantiles`` (one list a lambda); and ``chosen`` with ``lambda``, ``by``, ``domain``, ``n_pairs``, the
+        validation ``value`` and the number ``n_tied`` of equally good lambdas.
+
+    Notes
+    -----
+    For linear heads under the linear method rewards are linear in lambda, so that the sweep is one pass over the vectors
+    with two columns of weights, and everything else is about pairs; margins agree with the merged head's up to rounding.
+    Otherwise each lambda is a merged head's pass. Nothing is fitted again in either case.
+
+    An interval for the accuracy at the chosen lambda belongs on the test pairs; the best point of the test curve is not an
+    estimate of anything.
+    """
+    kind = make_method(method)
+    check_preferences(validation, "sweep_heads")
+    grid = _grid(lambdas)
+    if by not in CRITERIA:
+        raise unknown_name("criterion of sweep_heads (by)", by, CRITERIA)
+    if by == "log_loss" and not general.margins_are_logits:
+        raise InvalidInputError("sweep_heads(by='log_loss') needs margins that are log-odds; choose by='accuracy'")
+    if "weights" in options:
+        raise InvalidInputError("sweep_heads sets the weights itself, to 1 - lambda and lambda; leave weights out")
+    if of_domain is not None and of_domain not in validation.domains:
+        raise unknown_name("domain of the validation pairs", of_domain, validation.domains)
+    splits = {"validation": validation} | ({} if test is None else {"test": check_preferences(test, "sweep_heads")})
+    if _is_linear(general, domain, kind, options):
+        margins = {name: _linear(general, domain, prefs, grid, options) for name, prefs in splits.items()}
+    else:
+        margins = {name: np.empty((len(grid), len(prefs))) for name, prefs in splits.items()}
+        for i, lam in enumerate(grid):
+            merged = merge_heads(
+                [general, domain], [1.0 - lam, lam], kind, **({"names": ["general", "domain"]} | options)
+            )
+            for name, prefs in splits.items():
+                margins[name][i] = merged.margins(prefs)
+    facts: dict[str, Any] = {
+        "method": kind.registered_name,
+        "lambdas": grid.tolist(),
+        "by": by,
+        "tie_rule": TIE_RULE,
+    }
+    for name, prefs in splits.items():
+        facts[name] = _curves(margins[name], prefs, general.margins_are_logits, quantiles)
+    facts["chosen"] = _chosen(facts, by, of_domain)
+    return facts
+
+
+def _grid(lambdas: ArrayLike) -> NDArray[np.float64]:
+    try:
+        grid = np.asarray(lambdas, dtype=np.float64)
+    except (TypeError, ValueError):
+        grid = np.empty(0)
+    if grid.ndim != 1 or not len(grid) or not ((grid >= 0) & (grid <= 1)).all():
+        raise InvalidInputError("sweep_heads needs lambdas to be a list of numbers in [0, 1]")
+    if len(np.unique(grid)) < len(grid):
+        raise InvalidInputError("sweep_heads needs each lambda once")
+    return grid
+
+
+def _is_linear(general: Head, domain: Head, kind: type[MergeMethod], options: dict[str, Any]) -> bool:
+    """Whether the rewards are linear in lambda, with no scale to be measured first."""
+    return (
+        isinstance(general, LinearHead)
+        and isinstance(domain, LinearHead)
+        and kind.registered_name == "linear"
+        and not set(options) - {"rescale", "layers", "normalize", "names"}
+        and options.get("layers", "all") == "all"
+    )
+
+
+def _linear(
+    general: Head, domain: Head, prefs: EmbeddedPreferences, grid: NDArray[np.float64], options: dict[str, Any]
+) -> NDArray[np.float64]:
+    """Margins (n_lambdas, n_pairs) by two columns of weights in one pass."""
+    names = options.get("names", ["general", "domain"])
+    compare_heads([general, domain], names, rescale=bool(options.get("rescale", False))).require("sweep_heads")
+    own = domain.coef_
+    if not same_standardiser(general.featurizer_, domain.featurizer_):
+        own = fold(own, domain.featurizer_, general.featurizer_)
+    both = np.stack([general.coef_, own], axis=1)
+    everything = len(prefs.active) == prefs.responses.n_responses
+    rows = None if everything else prefs.active
+    rewards = LinearMap(general.featurizer_, prefs.responses, rows).forward(both)
+    two = gather_margins(check_finite(rewards, "sweep_heads"), prefs.local_pairs)
+    margins: NDArray[np.float64] = np.stack([1.0 - grid, grid], axis=1) @ two.T
+    return margins
+
+
+def _curves(
+    margins: NDArray[np.float64], prefs: EmbeddedPreferences, logits: bool, quantiles: Sequence[float]
+) -> dict[str, Any]:
+    labelled = ~prefs.ties
+    if not labelled.any():
+        raise InvalidInputError("sweep_heads needs at least one pair that is not a tie in every split, got none")
+    kept = margins if labelled.all() else margins[:, labelled]
+    domains, code = np.unique(prefs.domain[labelled], return_inverse=True)
+    counts = np.bincount(code)
+    share = np.eye(len(domains))[code] / counts[code][:, None]
+    credit = pair_credit(kept)
+    loss = log_loss(kept, prefs.outcome[labelled]) if logits else None
+    by_domain = credit @ share
+    loss_by_domain = None if loss is None else loss @ share
+    return {
+        "n_pairs": int(labelled.sum()),
+        "n_ties": int((~labelled).sum()),
+        "n_by_domain": dict(zip(domains.tolist(), counts.tolist())),
+        "accuracy": credit.mean(axis=1).tolist(),
+        "log_loss": None if loss is None else loss.mean(axis=1).tolist(),
+        "by_domain": {
+            name: {
+                "accuracy": by_domain[:, d].tolist(),
+                "log_loss": None if loss_by_domain is None else loss_by_domain[:, d].tolist(),
+            }
+            for d, name in enumerate(domains.tolist())
+        },
+        "margin_mean": kept.mean(axis=1).tolist(),
+        "margin_sd": kept.std(axis=1).tolist(),
+        "quantiles": [float(q) for q in quantiles],
+        "margin_quantiles": np.quantile(kept, list(quantiles), axis=1).T.tolist() if len(quantiles) else [],
+    }
+
+
+def _chosen(facts: dict[str, Any], by: str, of_domain: str | None) -> dict[str, Any]:
+    curve = facts["validation"] if of_domain is None else facts["validation"]["by_domain"][of_domain]
+    values = np.asarray(curve[by])
+    best = values.max() if by == "accuracy" else values.min()
+    # equal but for the rounding of a mean
+    tied = np.asarray(facts["lambdas"])[np.abs(values - best) <= 1e-12 * max(1.0, abs(best))]
+    n = facts["validation"]["n_pairs"] if of_domain is None else facts["validation"]["n_by_domain"][of_domain]
+    return {
+        "lambda": float(tied.min()),
+        "by": by,
+        "domain": of_domain,
+        "n_pairs": n,
+        "value": float(best),
+        "n_tied": len(tied),
+    }
