@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from embedrm.tuning.loop import seeded
+from embedrm.tuning.memory import peak_bytes
 from embedrm.tuning.session import Session
 
 _TIMED = 3
@@ -26,7 +25,7 @@ class TuningEstimate:
     n_steps, tokens : int
         Steps planned, and tokens read in them.
     memory_bytes : int
-        Largest resident memory of this process so far, a step on the largest batch included.
+        Largest resident memory of this process so far, a step on the largest batch included; 0 if unknown.
     disk_bytes : int
         Of the checkpoint, the best state and the result together.
     how : str
@@ -76,16 +75,7 @@ def estimate(session: Session) -> TuningEstimate:
         seconds=per_token * (float(tokens.sum()) + held * evaluations / 3.0),
         n_steps=run.n_steps,
         tokens=int(tokens.sum()),
-        memory_bytes=_peak_memory(),
+        memory_bytes=peak_bytes(),
         disk_bytes=moving * 4 + session.base.files.n_parameters() * 4,
         how=f"from {len(timed)} timed steps, {1.0 / max(per_token, 1e-12):,.0f} tokens/s",
     )
-
-
-def _peak_memory() -> int:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak: Any = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024

@@ -19,12 +19,15 @@ import numpy as np
 from embedrm.errors import ModelError
 from embedrm.tuning.base import TrainableBase
 from embedrm.tuning.config import TuningConfig
+from embedrm.tuning.memory import give_back
 from embedrm.tuning.methods import set_training
 from embedrm.tuning.problem import Problem, Rows
 
 State = dict[str, Any]
 # Keeps the draws of evaluations away from those of steps.
 _EVALUATION = 2**31
+# Steps between requests to give freed memory back: rare enough to cost nothing.
+_TRIM_EVERY = 3
 
 
 @dataclass
@@ -170,7 +173,7 @@ class Run:
             group["lr"] = size * self._schedule(at.step)
         self.optimiser.zero_grad(set_to_none=True)
         found = self.problem.loss(self.base, items, draw)
-        total = float(found.total.detach())
+        total, weight = float(found.total.detach()), found.weight
         if not math.isfinite(total):
             raise self._not_finite("loss")
         (found.total * self.scale[at.step]).backward()
@@ -178,8 +181,11 @@ class Run:
         if not math.isfinite(length):
             raise self._not_finite("gradient")
         self.optimiser.step()
+        del found
+        if at.step % _TRIM_EVERY == 0:
+            give_back()
         at.train_loss += total
-        at.train_weight += found.weight
+        at.train_weight += weight
 
     def _schedule(self, step: int) -> float:
         warm = max(1, round(self.config.warmup * self.n_steps))
