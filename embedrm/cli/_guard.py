@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from embedrm.errors import EmbedRMError
 
-ORDER = ("reproduce", "data", "encode", "fit", "evaluate", "compare", "curve", "score", "cache")
+ORDER = ("reproduce", "data", "encode", "tune", "fit", "evaluate", "compare", "curve", "score", "cache")
 FOUND, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 # The base of the parser's own errors; typer either brings its own or takes click's, so it is found by inheritance.
@@ -44,6 +44,10 @@ _WORDS = {
     "ties='drop'": "--ties drop",
     "allow_group_leak=True": "--allow-group-leak",
     "with form=... (--form ...)": "with --form",
+    "resume=False": "--no-resume",
+    "method='full'": "--method full",
+    "method='lora'": "--method lora",
+    "set validation_fraction=0": "--set validation_fraction=0",
 }
 
 
