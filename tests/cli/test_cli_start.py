@@ -20,7 +20,7 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("words", [["--help"], [], ["fit", "--nothing"], ["cache", "--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], [], ["fit", "--nothing"], ["tune"], ["cache", "--help"], ["--version"]])
 def test_starting_up_imports_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys\n"
@@ -50,7 +50,7 @@ def test_a_bare_group_shows_its_help(cli, group: str) -> None:
 
 def test_help_names_every_command(cli) -> None:
     out = cli("--help").out
-    for name in ("reproduce", "data", "encode", "fit", "evaluate", "compare", "score", "cache"):
+    for name in ("reproduce", "data", "encode", "tune", "fit", "evaluate", "compare", "score", "cache"):
         assert f" {name} " in out
 
 
