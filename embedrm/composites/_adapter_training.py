@@ -20,8 +20,8 @@ from embedrm.composites._adapter_factors import (
     flat_views,
     forward,
 )
-from embedrm.errors import InvalidInputError
 from embedrm.featurizers.rows import BLOCK_ROWS, HELD_LIMIT_BYTES
+from embedrm.heads._diverged import loss_not_finite, no_epoch_can_be_chosen
 from embedrm.heads._mlp_training import _Batches
 from embedrm.heads._network import Adam, Network
 from embedrm.objectives import Comparisons, Objective
@@ -201,6 +201,8 @@ def train(
     best, best_loss, best_epoch = (weights.copy(), biases.copy()), np.inf, 0
     if problem.held_out is not None:
         best_loss = problem.held_out_loss(problem.held_out.outputs(adapter, plan.scale))
+        if not np.isfinite(best_loss):
+            raise no_epoch_can_be_chosen(who, 0)
     for epoch in range(1, schedule.max_epochs + 1):
         total = 0.0
         for rows, step in problem.steps(rng):
@@ -210,10 +212,7 @@ def train(
             backward(done, adapter, plan.scale, slope.astype(weights.dtype), slopes[2])
             adam.step(Network([slopes[0]], [slopes[1]]))
         if not np.isfinite(total):
-            raise InvalidInputError(
-                f"{who} met a loss that is not finite in epoch {epoch}; look for NaN or infinity in the vectors, scale them "
-                "(Featurizer(scale='rms')), or lower learning_rate"
-            )
+            raise loss_not_finite(who, epoch)
         if problem.held_out is None:
             best_epoch = epoch
             continue

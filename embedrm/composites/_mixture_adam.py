@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from embedrm.composites._mixture_gate import Start, sparse_softmax
 from embedrm.composites._mixture_training import Batch, Parameters, Prompts, Settings, mix, prompt_shares
-from embedrm.errors import InvalidInputError
 from embedrm.featurizers.rows import FeatureRows
+from embedrm.heads._diverged import loss_not_finite, no_epoch_can_be_chosen
 from embedrm.heads._network import Adam, Network
 from embedrm.objectives import Comparisons, Objective
 from embedrm.objectives.base import total_weight
@@ -139,10 +139,7 @@ def train(
             steps[1].step(Network([g_gate[None].astype(np.float32)], [back.sum(axis=0)[None].astype(np.float32)]))
         losses.append(total / float(train_part.weight.sum()))
         if not np.isfinite(losses[-1]):
-            raise InvalidInputError(
-                f"{who} met a loss that is not finite in epoch {epoch}; look for NaN or infinity in the vectors, scale them "
-                "(Featurizer(scale='rms')), or lower learning_rate"
-            )
+            raise loss_not_finite(who, epoch)
         if held is None:
             best_epoch = epoch
             continue
@@ -157,10 +154,7 @@ def train(
             if schedule.patience is not None and idle >= schedule.patience:
                 break
     if held is not None and best is None:
-        raise InvalidInputError(
-            f"{who} met a held-out loss that is not finite in each of {len(held_out)} epochs, so that no epoch can be "
-            "chosen; look for NaN or infinity in the vectors, scale them (Featurizer(scale='rms')), or lower learning_rate"
-        )
+        raise no_epoch_can_be_chosen(who, len(held_out))
     return Trained(best or _parameters(schedule, network, gate), best_epoch, losses, held_out)
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.errors import InvalidInputError
 from embedrm.featurizers.rows import FeatureRows
+from embedrm.heads._diverged import loss_not_finite, no_epoch_can_be_chosen
 from embedrm.heads._network import Adam, Network
 from embedrm.objectives import Comparisons, Loss, Objective
 from embedrm.objectives.base import total_weight
@@ -145,10 +145,7 @@ def train(
                 gradient.weights[0] *= readable
             adam.step(gradient)
         if not np.isfinite(total).all():
-            raise InvalidInputError(
-                f"{who} met a loss that is not finite in epoch {epoch}; look for NaN or infinity in the vectors, scale them "
-                "(Featurizer(scale='rms')), or lower learning_rate"
-            )
+            raise loss_not_finite(who, epoch)
         train_losses.append(total / len(comparisons.pairs))
         if validation is None or held_out is None:
             best_epoch[:] = epoch
@@ -162,6 +159,8 @@ def train(
         idle = np.where(better, 0, idle + 1)
         if schedule.patience is not None and (idle >= schedule.patience).all():
             break
+    if validation is not None and not np.isfinite(best_loss).all():
+        raise no_epoch_can_be_chosen(who, len(validation_losses))
     kept_network = network if validation is None else best
     return Trained(kept_network, best_epoch, np.array(train_losses), np.array(validation_losses), first)
 

@@ -7,11 +7,13 @@ import pytest
 from scipy.special import expit
 
 from embedrm import EmbeddedPreferences, Featurizer, LinearHead
+from embedrm.checks.data import map_views
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers import rows as feature_rows
 from embedrm.heads._mlp_training import _Batches
 from embedrm.heads._network import Adam, Network
 from embedrm.heads.mlp import PRESETS, MLPHead
+from embedrm.numerics.folds import hold_out
 from embedrm.objectives import OBJECTIVES, Comparisons
 from embedrm.objectives.bt_smoothed import BTSmoothed
 
@@ -274,3 +276,14 @@ def test_training_is_stopped_by_pairs_that_count():
     head = MLPHead(hidden=(4,), max_epochs=3).fit(prefs.weighted(weight))
     assert len(head.validation_losses_)
     assert np.isfinite(head.validation_losses_).all()
+
+
+def test_a_held_out_loss_that_is_never_finite_is_told():
+    prefs = problem(lambda x: 3 * x[..., 0], n_prompts=60, dim=400)[0]
+    head = MLPHead(featurizer=Featurizer(scale="none"), hidden=(16, 16), max_epochs=3)
+    _, out = hold_out(prefs.groups, head.validation_fraction, head.random_state, "a test", "more")
+    held = np.isin(prefs.responses.prompt_of, prefs.prompt_rows[out])
+    # finite by themselves, and beyond float32 once multiplied
+    far = map_views(prefs, lambda name, x: np.where(held[:, None], np.copysign(3e38, x), x).astype(np.float32))
+    with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="not finite in each of 3 epochs"):
+        head.fit(far)
