@@ -136,7 +136,10 @@ class TunedEncoder:
         checkpoints = Checkpoints(work, run_identity(self.config, session, template))
         run = session.run
         resumed = run.position.step if checkpoints.restore(run) else None
-        run.train(progress(f"tuning ({self.config.method})"), checkpoints.save, checkpoints.save_best)
+        start = run.position.step
+        step = progress(f"tuning ({self.config.method})" + (f" from step {start}" if start else ""))
+        # counted from where it went on, or the rate would take the steps of an earlier day for those of this one
+        run.train(lambda done, total: step(done - start, total - start), checkpoints.save, checkpoints.save_best)
         run.finish()
         facts = run_facts(self.config, session, template)
         save_tuned(place, session.base, session.adapters, session.head_arrays(), facts)
