@@ -22,9 +22,10 @@ def clean_registries():
     from embedrm.datasets.public import RECIPES
     from embedrm.encoders import ENCODERS
     from embedrm.heads import HEADS
+    from embedrm.merging import MERGE_METHODS
     from embedrm.routers import ROUTERS
 
-    registries = (HEADS, ROUTERS, ENCODERS, RECIPES)
+    registries = (HEADS, ROUTERS, ENCODERS, RECIPES, MERGE_METHODS)
     for registry in registries:
         registry.discover()
     before = [dict(r._classes) for r in registries]
@@ -41,7 +42,7 @@ def define(path: str) -> dict:
 
 
 def test_there_is_a_recipe_for_each_noun():
-    assert {path.split("/")[1] for path in recipes()} == {"heads", "routers", "encoders", "datasets"}
+    assert {path.split("/")[1] for path in recipes()} == {"heads", "routers", "encoders", "merging", "datasets"}
 
 
 @pytest.mark.parametrize("path", sorted(recipes()))
@@ -78,6 +79,16 @@ def test_the_router_routes_two_clusters(clean_registries):
     router = ROUTERS.get("nearest-mean")().fit(x, y)
     assert router.score(x, y) == 1.0
     assert np.allclose(router.predict_proba(x).sum(axis=1), 1.0)
+
+
+def test_the_merge_method_merges_named_tensors(clean_registries):
+    from embedrm.merging.tensors import merge_tensors
+
+    define("embedrm/merging/methods/median.py")
+    models = [{"w": np.array([k, -k], dtype=np.float32)} for k in (1.0, 2.0, 9.0)]
+    merged = merge_tensors(models, method="median")["w"]
+    np.testing.assert_array_equal(merged, np.array([2, -2], dtype=np.float32))
+    assert merged.dtype == np.float32
 
 
 def test_the_encoder_fills_a_store(clean_registries, tmp_path):

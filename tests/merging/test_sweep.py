@@ -56,13 +56,14 @@ def test_a_linear_sweep_is_that_of_merged_heads(terms, scale):
     assert sum(facts["test"]["n_by_domain"].values()) == facts["test"]["n_pairs"] == len(TEST)
 
 
-def test_a_linear_sweep_is_one_pass_over_the_vectors(monkeypatch):
-    general, domain = linear_pair(featurizer=RAW)
+@pytest.mark.parametrize("terms, expected", [(("r",), [(6,), (6,)]), (("r", "p*r"), [(12, 2)])])
+def test_a_linear_sweep_is_two_products_with_the_vectors(monkeypatch, terms, expected):
+    general, domain = linear_pair(featurizer=Featurizer(terms, scale="none"))
     passes = []
     forward = LinearMap.forward
     monkeypatch.setattr(LinearMap, "forward", lambda self, theta: passes.append(theta.shape) or forward(self, theta))
     sweep_heads(general, domain, VALIDATION, TEST)
-    assert passes == [(6, 2), (6, 2)]
+    assert passes == expected * 2
 
 
 def test_the_ends_are_the_two_models():
@@ -143,6 +144,15 @@ def test_pairs_labelled_ties_are_left_out_and_counted():
     none = EmbeddedPreferences(prefs.responses, prefs.pairs, outcome=[0.5, 0.5, 0.5])
     with pytest.raises(InvalidInputError, match="at least one pair that is not a tie"):
         sweep_heads(columns([1, 0]), columns([0, 1]), none)
+
+
+def test_votes_count_in_the_log_loss():
+    prefs = by_hand()
+    voted = EmbeddedPreferences(prefs.responses, prefs.pairs, outcome=[0.7, 1, 0.9])
+    facts = sweep_heads(columns([40, 0]), columns([0, -30]), voted)
+    for lam, loss in zip(facts["lambdas"], facts["validation"]["log_loss"]):
+        margins = np.array([40 * (1 - lam) + 27 * lam, 40 * (1 - lam), -20 * (1 - lam) - 30 * lam])
+        assert loss == pytest.approx(log_loss(margins, voted.outcome).mean(), rel=1e-6)
 
 
 def test_no_log_loss_where_margins_are_no_logits():
