@@ -75,7 +75,7 @@ def report(work: Any, methods: Sequence[str], tuned: Sequence[str], reference: s
     summary = [
         s
         for method in tuned
-        for s in (by_pairs(method, reference, value, differences), by_cost(method, reference, value, cells))
+        for s in (by_pairs(method, reference, differences), by_cost(method, reference, value, cells))
         if s
     ]
     made = Report("benchmark", "Frozen heads or tuned encoders, over training pairs and core-seconds", summary=summary)
@@ -130,7 +130,7 @@ def crossings(sizes: Sequence[int], differences: Sequence[float]) -> list[tuple[
     return out
 
 
-def by_pairs(method: str, reference: str, value: dict[Any, float], differences: dict[Any, dict[str, float]]) -> str:
+def by_pairs(method: str, reference: str, differences: dict[Any, dict[str, float]]) -> str:
     """Say where a tuned curve crosses the reference, over pairs."""
     sizes = sorted(n for m, n in differences if m == method)
     if not sizes:

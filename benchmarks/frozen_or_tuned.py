@@ -118,14 +118,17 @@ class Work:
         (self.test,) = nested(data.split("test"), [60 if a.smoke else N_TEST], ORDER_SEED)
         self.base = str(tiny_base(folder / "base")) if a.smoke else (a.encoder or TunedEncoder().config.base)
         self.layers = {"response": (1, 2, "final"), "prompt": (1,), "joint": (2,)} if a.smoke else LAYERS
+        config = TunedEncoder().config
+        self.limits: dict[str, Any] = {
+            "max_length": 64 if a.smoke else config.max_length,
+            "truncation": config.truncation,
+        }
         self.store = EmbeddingStore(folder / "store")
         self.file = folder / "cells.jsonl"
 
     def encoder(self, side: str) -> SentenceEncoder:
         """The encoder of a side: joint texts are cut as tuned encoders cut them."""
-        config = TunedEncoder().config
-        limits = {"max_length": config.max_length, "truncation": config.truncation} if side == "joint" else {}
-        return SentenceEncoder(self.base, **limits)
+        return SentenceEncoder(self.base, **(self.limits if side == "joint" else {}))
 
     def identity(self, method: str, n: int) -> str:
         """What a cell depends on: a line of another identity is not this cell."""
@@ -264,6 +267,7 @@ def tuned_cell(work: Work, method: str, n: int) -> dict[str, Any]:
         epochs=1 if work.smoke else epochs(n),
         n_layers=1 if work.smoke else 2,
         validation_fraction=HELD_OUT,
+        **work.limits,
     )
     folder = work.folder / f"{named(method)}-{n}-{work.identity(method, n)}"
     meter = Meter(folder.with_suffix(".seconds"), tuned.config.checkpoint_every)

@@ -179,7 +179,7 @@ def tune(
     console.note(str(expected))
     work = folder.with_name(folder.name + ".unfinished")
     if work.exists():
-        console.note(f"{work} holds an unfinished run, which is " + ("gone on with" if resume else "thrown away"))
+        console.note(f"{work} holds an unfinished run, which is " + ("resumed" if resume else "thrown away"))
     keep(f"what was checkpointed is in {work}; the same command goes on from there")
     with console.progress() as progress:
         tuned.fit(
@@ -187,7 +187,7 @@ def tune(
             folder,
             groups=material.groups,
             resume=resume,
-            progress=_telling(progress, console, config),
+            progress=_telling(progress, console),
         )
     keep(f"the tuned encoder is in {folder}")
     facts = _facts(tuned, expected)
@@ -207,20 +207,14 @@ def _config(method: str, objective: str, base: str | None, random_state: int, se
     return TuningConfig(**{**values, **named, "method": method, "objective": objective, "random_state": random_state})
 
 
-def _telling(progress: Progress, console: Console, config: TuningConfig) -> Progress:
-    """Say with the first step where a resumed run went on."""
+def _telling(progress: Progress, console: Console) -> Progress:
+    """Say before the first step where a resumed run goes on: tuning puts it into its label."""
 
     def start(label: str) -> Callable[[int, int], None]:
-        step, first = progress(label), True
-
-        def tell(done: int, total: int) -> None:
-            nonlocal first
-            if first and done > 1:
-                console.note(f"went on after step {done - 1:,} of {total:,}")
-            first = False
-            step(done, total)
-
-        return tell
+        _, resumed, step = label.partition(" from step ")
+        if resumed:
+            console.note(f"going on after step {step}")
+        return progress(label)
 
     return start
 

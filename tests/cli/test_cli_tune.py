@@ -114,7 +114,7 @@ def test_defaults_are_those_of_the_configuration(cli) -> None:
 
 
 def test_a_killed_run_goes_on_and_says_so(cli, base: str, colours: str) -> None:
-    options = f"--base {base} {fast(epochs=60, patience=60, checkpoint_every=5)}"
+    options = f"--base {base} {fast(epochs=30, patience=30, checkpoint_every=5)}"
     words = [sys.executable, "-m", "embedrm", "tune", colours, "--output", "tuned", *options.split(), "--quiet"]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -134,8 +134,8 @@ def test_a_killed_run_goes_on_and_says_so(cli, base: str, colours: str) -> None:
     assert "--no-resume" in other.err.splitlines()[-1]
     outcome = cli(f"tune {colours} --output tuned {options}")
     assert outcome.code == 0, outcome.err
-    assert "holds an unfinished run, which is gone on with" in outcome.err
-    assert "went on after step " in outcome.err
+    assert "holds an unfinished run, which is resumed" in outcome.err
+    assert "going on after step " in outcome.err
     assert "resumed   after step " in outcome.out
     assert not Path("tuned.unfinished").exists()
 
@@ -149,6 +149,7 @@ def test_no_resume_begins_anew(cli, base: str, colours: str) -> None:
     outcome = cli(f"tune {colours} --base {base} --output tuned {FAST} --no-resume")
     assert outcome.code == 0, outcome.err
     assert "thrown away" in outcome.err
+    assert "going on after" not in outcome.err
     assert "resumed" not in outcome.out
 
 
@@ -168,7 +169,7 @@ def test_the_other_commands_take_the_folder_as_their_encoder(cli, base: str, col
     said = ["--prompt", prompt, *(word for answer in answers for word in ("--response", answer))]
     scored = cli("score", "model", *said, "--json", "--quiet")
     assert scored.code == 0, scored.err
-    rewards = [row["reward"] for row in scored.json()["responses"]]
+    rewards = [row["reward"] for row in scored.json()]
     # the head reads the tuned vectors: the same rewards from the encoder and the head by hand
     from embedrm import RewardPipeline
 
@@ -176,7 +177,7 @@ def test_the_other_commands_take_the_folder_as_their_encoder(cli, base: str, col
     assert np.allclose(rewards, found, atol=1e-5)
     assert rewards[0] > rewards[1]
     elsewhere = cli("score", "model", *said, "--encoder", "tuned", "--json", "--quiet").json()
-    assert [row["reward"] for row in elsewhere["responses"]] == rewards
+    assert [row["reward"] for row in elsewhere] == rewards
 
 
 @pytest.mark.parametrize("objective", ["masked-token", "contrastive"])
