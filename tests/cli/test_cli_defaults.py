@@ -58,6 +58,7 @@ PAIRED = [
     ("data show", read_preferences, ["form", "on_error", "ties", "allow_group_leak"]),
     ("encode", read_preferences, ["form", "on_error", "ties", "allow_group_leak"]),
     ("fit", read_preferences, ["form", "on_error", "ties", "allow_group_leak"]),
+    ("tune", read_preferences, ["form", "on_error", "ties", "allow_group_leak"]),
     ("evaluate", read_preferences, ["form", "on_error", "ties", "allow_group_leak"]),
     ("compare", read_preferences, ["form", "on_error", "ties", "allow_group_leak"]),
     ("encode", encode, ["encoder", "layers", "store"]),
