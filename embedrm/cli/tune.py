@@ -18,7 +18,7 @@ from embedrm.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from embedrm.progress import Progress
-    from embedrm.tuning import TuningConfig, TuningEstimate
+    from embedrm.tuning import TunedEncoder, TuningConfig, TuningEstimate
 
 _TUNING_PANEL = "Tuning"
 # Parameters of the configuration that are options of their own.
@@ -219,9 +219,9 @@ def _telling(progress: Progress, console: Console) -> Progress:
     return start
 
 
-def _facts(tuned: Any, expected: TuningEstimate | None) -> dict[str, Any]:
+def _facts(tuned: TunedEncoder, expected: TuningEstimate | None) -> dict[str, Any]:
     known = tuned.facts_
-    best = next((entry for entry in tuned.history_ if entry["step"] == known["best_step"]), {})
+    best: dict[str, Any] = next((e for e in tuned.history_ if e["step"] == known["best_step"]), {})
     kept = (
         "config",
         "data",
