@@ -12,6 +12,7 @@ from embedrm.cli import _common as common
 from embedrm.cli._common import Console
 from embedrm.cli._data import Reading, load
 from embedrm.cli._guard import command_line, keep
+from embedrm.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from embedrm.reporting import Report
@@ -64,6 +65,14 @@ def reproduce(
     encoder: common.Encoder = None,
     encoder_options: common.EncoderOptions = None,
     store: common.Store = None,
+    literal: Annotated[
+        bool,
+        typer.Option(
+            "--literal",
+            help="Tune the paper's own models too, beside the analogues on a frozen encoder: tens of minutes with quick, "
+            "hours with full; stopped at any time it goes on from there.",
+        ),
+    ] = False,
     as_json: common.Json = False,
     quiet: common.Quiet = False,
 ) -> None:
@@ -83,6 +92,8 @@ def reproduce(
         raise unknown_name("preset", preset, PRESETS)
     names = PAPERS.names() if paper == ALL else [paper or TOUR]
     jobs = {name: run_tour if name == TOUR and paper is None else PAPERS.get(name)() for name in names}
+    if literal:
+        _refuse_literal({name: getattr(job, "has_literal", False) for name, job in jobs.items()})
     dataset = load(data, Reading(columns=columns), console) if data else None
     chosen = make_encoder(encoder, encoder_options)
     kept = common.open_store(store)
@@ -92,6 +103,10 @@ def reproduce(
         if hasattr(job, "estimate"):
             console.note(f"{name} ({preset}): {job.estimate(preset, dataset)}")
         run = getattr(job, "run", job)
+        more: dict[str, Any] = {}
+        if literal:
+            more["literal"] = plan = job.plan_literal(preset, dataset, chosen)
+            console.note(f"{name} ({preset}): {plan.estimate()}")
         with console.progress() as progress:
             report, files = run(
                 preset=preset,
@@ -101,6 +116,7 @@ def reproduce(
                 store=kept,
                 progress=progress,
                 command=command_line(),
+                **more,
             )
         keep(f"the report of {name} is in {files['json'].parent}")
         reports[name] = report
@@ -110,3 +126,16 @@ def reproduce(
             console.note(common.report_places(files))
     if as_json and paper == ALL:
         console.result({name: report.to_dict() for name, report in reports.items()}, "")
+
+
+def _refuse_literal(has: dict[str, bool]) -> None:
+    """Refuse --literal where a paper asked for has nothing to tune."""
+    from embedrm.experiments.papers import PAPERS
+
+    without = [name for name, known in has.items() if not known]
+    if without:
+        able = ", ".join(name for name, paper in PAPERS if getattr(paper, "has_literal", False))
+        raise InvalidInputError(
+            f"--literal: {', '.join(without)} has no literal arms, which tune a paper's own models. "
+            f"There are some for: {able}"
+        )

@@ -270,25 +270,35 @@ def estimate_arms(wanted: list[Arm], folder: Path) -> Mapping[str, float]:
     Returns
     -------
     mapping
-        ``arms`` (how many are left), ``seconds``, ``memory_bytes``, ``disk_bytes``.
+        ``arms`` (how many are left), ``seconds``, ``rate`` (seconds a token of the slower method), ``tokens`` (of an epoch
+        over all pairs), ``memory_bytes``, ``disk_bytes``.
     """
+    from embedrm.tuning.base import find_base
     from embedrm.tuning.tuned import TunedEncoder
 
     left = [arm for arm in wanted if not (folder / arm.name).is_dir()]
     whole = next(arm for arm in wanted if arm.of == SINGLE)
     rate: dict[str, float] = {}
-    tokens = memory = disk = 0.0
+    tokens = memory = 0.0
+    whole_bytes = find_base(whole.config).n_parameters() * 4
     for method in sorted({arm.config.method for arm in left}):
         one = TunedEncoder(replace(whole.config, method=method, epochs=1)).estimate(whole.data)
         rate[method] = one.seconds / one.tokens
-        tokens, memory, disk = one.tokens, max(memory, one.memory_bytes), max(disk, one.disk_bytes)
+        tokens, memory = one.tokens, max(memory, one.memory_bytes)
     seconds = 0.0
     for arm in left:
         share = len(arm.data) / len(whole.data) * tokens * arm.config.epochs
         if arm.config.objective == "domain":
             share *= _PROMPTS_SHARE
         seconds += rate[arm.config.method] * share * (_EXPERTS_COST if arm.n_experts else 1.0)
-    return {"arms": len(left), "seconds": seconds, "memory_bytes": memory, "disk_bytes": disk / 4 * len(left)}
+    return {
+        "arms": len(left),
+        "seconds": seconds,
+        "rate": max(rate.values(), default=0.0),
+        "tokens": tokens,
+        "memory_bytes": memory,
+        "disk_bytes": whole_bytes * len(left),
+    }
 
 
 # Of the tokens of pairs, those of their prompts alone: few, and each read once. Rough, for estimates.

@@ -78,6 +78,25 @@ def load_dataset(data: PreferenceDataset | str | Path | list[str] | None) -> Pre
     return read_preferences(data)
 
 
+def with_splits(dataset: PreferenceDataset, random_state: int = 0) -> PreferenceDataset:
+    """Return the data with the splits that a study needs: their own, or where they have none those of :func:`prepare`.
+
+    Raises
+    ------
+    InvalidInputError
+        Splits without ``train`` and ``test``.
+    """
+    splits = set(dataset.prompts["split"])
+    if not splits - {""}:
+        return dataset.with_split({"train": TRAIN_SHARE, "validation": 0.1, "test": 0.2}, random_state=random_state)
+    if not {"train", "test"} <= splits:
+        raise InvalidInputError(
+            f"a study needs the splits 'train' and 'test', got {', '.join(sorted(s or 'no split' for s in splits))}; "
+            "name the splits so, or leave the column out to have one made"
+        )
+    return dataset
+
+
 def training_responses(data: PreferenceDataset) -> int:
     """Count the responses of the pairs that :func:`prepare` would train on; by the share, where it makes the split."""
     pairs = data.pairs[["chosen", "rejected"]].to_numpy()
@@ -116,15 +135,7 @@ def prepare(
     random_state : int
         Seed of the split, where one has to be made (70 % train, 10 % validation, 20 % test, by prompt group).
     """
-    dataset = load_dataset(data)
-    splits = set(dataset.prompts["split"])
-    if not splits - {""}:
-        dataset = dataset.with_split({"train": TRAIN_SHARE, "validation": 0.1, "test": 0.2}, random_state=random_state)
-    elif not {"train", "test"} <= splits:
-        raise InvalidInputError(
-            f"a study needs the splits 'train' and 'test', got {', '.join(sorted(s or 'no split' for s in splits))}; "
-            "name the splits so, or leave the column out to have one made"
-        )
+    dataset = with_splits(load_dataset(data), random_state)
     preferences = encode(dataset, encoder, layers=layers, store=store, progress=progress)
     split = preferences.responses.split[preferences.prompt_rows]
     return StudyData(

@@ -136,6 +136,12 @@ class TunedExperts:
             raise InvalidInputError("these experts are not tuned yet; call fit(data, folder), or load(folder)")
         return self._folder
 
+    def expert_parameters(self) -> int:
+        """Count what one more expert adds: its feed-forward part and its row of the gate."""
+        _, experts, head = self._loaded()
+        own = sum(p.numel() for side in (experts.up, experts.down) for p in side[0].parameters())
+        return int(own + head["gate"].weight[0].numel() + 1)
+
     def gates(self, prompts: Sequence[str]) -> Array:
         """Return the gates of prompts, (n_prompts, n_experts); rows sum to one and have at most k entries."""
         import torch

@@ -34,6 +34,7 @@ from embedrm.routers.base import prompt_vectors
 
 if TYPE_CHECKING:
     from embedrm.datasets import PreferenceDataset
+    from embedrm.experiments.literal_study import LiteralPlan
 
 SHARED = "one shared head"
 ROUTINGS = {"hard": "hard routing", "soft": "soft routing", "oracle": "oracle routing", "random": "random routing"}
@@ -152,6 +153,7 @@ class Namgoong2024(Paper):
         "experts inside (MoRE), one with adapters (ARLISS); here heads, experts, adapters and routers "
         "share one frozen encoder."
     )
+    has_literal = True
 
     def estimate(self, preset: str = "quick", data: PreferenceDataset | None = None) -> str:
         """Say how long the study takes after encoding, by the responses of the training pairs."""
@@ -172,7 +174,15 @@ class Namgoong2024(Paper):
         figures = [accuracy_figure(c.accuracy, TOUR_FIGURE, "router-comparison"), wrong_expert_figure(c.wrong_expert)]
         return c.findings(), Section(self.title, text, [table, *c.heldout_tables()], figures)
 
-    def study(self, data: StudyData, preset: str, progress: Progress = silent) -> Report:
+    def plan_literal(self, preset: str = "quick", data: Any = None, encoder: Any = None) -> LiteralPlan:
+        """Lay out the literal arms: RODOS, ARLISS, MoRE and a single encoder, tuned."""
+        from embedrm.experiments.literal_study import LiteralPlan
+
+        return LiteralPlan(data, preset, encoder)
+
+    def study(
+        self, data: StudyData, preset: str, progress: Progress = silent, *, literal: LiteralPlan | None = None
+    ) -> Report:
         """All variants, routes, sizes, domains that come and go, claims; ``full`` chooses the features too."""
         report = Report("reproduction", self.title, notes=[data.sentence(), f"{self.citation} Here: {self.setting}"])
         featurizer, options = FEATURES["response"], {"n_seeds": 5, "n_added": 2, "n_resamples": N_RESAMPLES}
@@ -183,8 +193,17 @@ class Namgoong2024(Paper):
             )
             options = {"n_seeds": 10, "n_added": len(data.train.domains), "n_resamples": 5 * N_RESAMPLES}
         study = RoutingStudy(data, featurizer, progress=progress, **options)
+        tuned = None
+        if literal is not None:
+            from embedrm.experiments.literal_claims import beside
+
+            tuned = literal.run(featurizer, progress=progress, n_resamples=options["n_resamples"])
+            study.claims = beside(study.claims, tuned.claims)
         report.summary += study.findings()
         study.add_sections(report)
+        if tuned is not None:
+            report.summary += tuned.findings()
+            tuned.add_sections(report)
         return report
 
 
