@@ -86,7 +86,8 @@ def _save_adapter(folder: Path, adapters: Any, facts: dict[str, Any]) -> None:
         # a name, not a path of this machine
         settings.base_model_name_or_path = facts["config"]["base"]
         settings.inference_mode = True
-    adapters.save_pretrained(str(folder), safe_serialization=True)
+    # left to itself, peft asks the hub whether the vocabulary has grown; embeddings never have adapters here
+    adapters.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)
     write_json(folder, ADAPTER_BASE, {"base": facts["config"]["base"], "base_digest": facts["base_digest"]})
 

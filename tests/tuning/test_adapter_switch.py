@@ -68,7 +68,10 @@ def test_an_error_inside_leaves_no_trace_either(switch):
     before = vectors(switch.encoder(None))
     with pytest.raises(KeyError), switch.use("one"):
         raise KeyError
-    assert_same_bits(vectors(switch.encoder(None)), before)
+    assert_same_bits(vectors(switch.base), before)
+    with switch.use("one"), switch.use("two"):
+        pass
+    assert_same_bits(vectors(switch.base), before)
 
 
 def test_the_callers_encoder_is_never_changed(base_folder, tuned):

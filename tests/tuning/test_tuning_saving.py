@@ -225,3 +225,15 @@ def test_importing_loads_neither_torch_nor_peft():
 
 def test_heldout_data_are_judged_too(tuned):
     assert 0.0 <= tuned["full"].score(make_preferences(12)) <= 1.0
+
+
+def test_saving_asks_nobody(base_folder, preferences, tmp_path, monkeypatch):
+    import socket
+    import warnings
+
+    monkeypatch.setattr(socket.socket, "connect", lambda *a: pytest.fail("asked the network"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("asked the network"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        TunedEncoder(base=str(base_folder), **{**FAST, "epochs": 1}).fit(preferences, tmp_path / "a")

@@ -173,14 +173,14 @@ def test_batches_of_an_epoch_make_a_mean_over_it(base_folder, preferences):
 
 
 def test_early_stopping_takes_the_best_state(base_folder, preferences, tmp_path):
-    tuned = tuner(base_folder, method="full", learning_rate=0.3, head_learning_rate=0.3, epochs=12, patience=2)
+    tuned = tuner(base_folder, method="full", learning_rate=0.1, evaluate_every=1, patience=4)
     tuned.fit(preferences, tmp_path / "tuned")
     history = tuned.history_
     losses = [entry["validation_loss"] for entry in history]
     best = int(np.argmin(losses))
     assert tuned.facts_["best_step"] == history[best]["step"]
-    assert len(losses) == min(best + 3, 12)
-    assert ("no lower held-out loss" in tuned.facts_["stopped"]) == (len(losses) < 12)
+    assert len(losses) == best + 5 < tuned.facts_["steps_planned"]
+    assert "no lower held-out loss in 4 evaluations" in tuned.facts_["stopped"]
     # the saved weights are those of the best step: they give its held-out loss again
     problem = session(base_folder, preferences).problem
     margins = tuned.margins(preferences)[problem.held]
