@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 from sklearn.base import clone
 
 from embedrm import EmbeddedPreferences, Featurizer, LengthHead, LinearHead, MergedRewardModel, MLPHead, merge_heads
@@ -301,6 +302,28 @@ class TestAlignment:
         np.testing.assert_allclose(merged.predict(PREFS), other.predict(PREFS), rtol=1e-4, atol=1e-5)
         with pytest.raises(InvalidInputError, match=r"initialisation .*fit_from.*align=True"):
             merge_heads([one, other])
+
+    @pytest.mark.parametrize("with_reward", [True, False])
+    def test_no_layer_can_be_matched_better_given_the_others(self, with_reward):
+        rng = np.random.default_rng(0)
+        sizes = (6, 9, 8, 7, 1)
+        a, b = {}, {}
+        for layer in range(4):
+            name = f"hidden.{layer}" if layer < 3 else "reward"
+            if layer == 3 and not with_reward:
+                break
+            for tensors in (a, b):
+                tensors[f"{name}.weight"] = rng.normal(size=sizes[layer : layer + 2])
+                tensors[f"{name}.bias"] = rng.normal(size=sizes[layer + 1])
+        met, _ = align(a, b)
+        for layer in range(3):
+            gain = a[f"hidden.{layer}.weight"].T @ met[f"hidden.{layer}.weight"]
+            gain += np.outer(a[f"hidden.{layer}.bias"], met[f"hidden.{layer}.bias"])
+            following = f"hidden.{layer + 1}.weight" if layer < 2 else "reward.weight"
+            if following in a:
+                gain += a[following] @ met[following].T
+            rows, columns = linear_sum_assignment(gain, maximize=True)
+            assert np.trace(gain) == pytest.approx(gain[rows, columns].sum())
 
     def test_refusals(self, fork):
         start, general, _ = fork

@@ -58,6 +58,14 @@ def test_slerp_of_unit_vectors_is_a_spherical_mean():
     np.testing.assert_allclose(w @ logs, 0, atol=1e-9)
 
 
+def test_slerp_of_directions_far_apart_finds_a_mean_and_needs_no_order():
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        x, w = rng.normal(size=(5, 4)), rng.uniform(0.1, 1, size=5)
+        order = rng.permutation(5)
+        np.testing.assert_allclose(slerp(list(x), w), slerp(list(x[order]), w[order]), rtol=1e-6, atol=1e-6)
+
+
 def test_task_arithmetic_by_hand():
     np.testing.assert_allclose(task_arithmetic([A, B], [2, 1]), [5, 2, -1])
     np.testing.assert_allclose(task_arithmetic([A, B], [2, 1], normalize=True), [5 / 3, 2 / 3, -1 / 3])

@@ -22,7 +22,7 @@ from embedrm.merging.methods.base import (
 
 # Beyond this cosine the angle says less than rounding does, and the interpolation is linear.
 PARALLEL = 0.9995
-_STEPS, _TOLERANCE = 1000, 1e-13
+_STEPS, _TOLERANCE = 10_000, 1e-12
 
 
 def slerp(tensors: Sequence[ArrayLike], weights: ArrayLike | None = None, *, t: float | None = None) -> Array:
@@ -89,12 +89,15 @@ def _coefficients(arrays: list[Array], w: Weights) -> Weights | None:
         return found
     c = w / np.sqrt(w @ cosine @ w)
     for _ in range(_STEPS):
-        angle = np.arccos(np.clip(cosine @ c, -1.0, 1.0))
-        # log_q u = (angle / sin angle) (u - cos(angle) q), and the part along q is only a length
-        pull = w / np.sinc(angle / np.pi)
-        before, c = c, pull / np.sqrt(pull @ cosine @ pull)
-        if np.abs(c - before).max() < _TOLERANCE:
+        along = np.clip(cosine @ c, -1.0, 1.0)
+        # sum of w log_q u, with log_q u = (angle / sin angle) (u - cos(angle) q), in coefficients of the directions
+        pull = w / np.sinc(np.arccos(along) / np.pi)
+        step = pull - (pull @ along) * c
+        length = float(np.sqrt(max(step @ cosine @ step, 0.0)))
+        if length < _TOLERANCE:
             return c
+        c = np.cos(length) * c + np.sinc(length / np.pi) * step
+        c /= np.sqrt(c @ cosine @ c)
     raise InvalidInputError(
         f"slerp found no spherical mean of {len(w)} tensors that point in nearly opposite directions; use linear"
     )
