@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -38,11 +39,12 @@ def allowed_threads() -> int:
 def in_threads(work: Callable[[Item], Result], items: Iterable[Item], n_threads: int) -> list[Result]:
     """Results of ``work`` in the order of ``items``, so many at once; for work that is mostly products of matrices.
 
-    Call it inside ``threads_for(0)``, so that every one of them has one thread.
+    Call it inside ``threads_for(0)``, so that every one of them has one thread. The error of the first item that has one is
+    raised, and none is at work any more when it is.
     """
     if n_threads < 2:
         return [work(item) for item in items]
-    from joblib import Parallel, delayed
-
-    found: list[Result] = Parallel(n_jobs=n_threads, backend="threading")(delayed(work)(item) for item in items)
-    return found
+    # waits for what has begun, where others that are free to go on would not: work that limits BLAS itself would put back
+    # the limit that it found after the caller has put back its own
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(work, items))
