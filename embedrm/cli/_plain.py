@@ -121,9 +121,6 @@ def _bundled(split: str | None, console: Console) -> Material:
 
 
 def _unpaired(data: PreferenceDataset) -> Material:
-    """Return all responses of data without pairs; those without a prompt stand alone."""
-    owner = data.responses["prompt_of"].to_numpy()
-    texts = data.response_texts()
-    prompts, group = data.prompt_texts(), data.prompts["group"].tolist()
-    names = [group[p] if prompts[p].strip() else text for p, text in zip(owner.tolist(), texts)]
-    return Material(texts, names)
+    """Return all responses of data without pairs, under the groups of their prompts; those without one stand alone."""
+    group = data.prompts["group"].tolist()
+    return Material(data.response_texts(), [group[p] for p in data.responses["prompt_of"].tolist()])

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tuning"))
 
 from tuning_base import TEXTS, make_base, make_preferences
 
+from embedrm.datasets import read_preferences
 from embedrm.tuning import TunedEncoder, TuningConfig
 
 
@@ -87,6 +88,16 @@ def test_json_has_the_configuration_that_was_asked_for(cli, base: str, colours: 
     assert facts["estimate"]["n_steps"] == facts["steps_planned"]
     assert facts["resumed_at"] is None
     assert facts["encoder"] == TunedEncoder.load("tuned").encoder().fingerprint_digest()
+
+
+def test_what_is_told_is_the_best_state_and_not_the_last(cli, base: str, colours: str) -> None:
+    options = fast(learning_rate=0.3, head_learning_rate=0.3, epochs=12, patience=2)
+    facts = cli(f"tune {colours} --base {base} -o tuned --method full {options} --json --quiet").json()
+    losses = [entry["validation_loss"] for entry in facts["history"]]
+    best = losses.index(min(losses))
+    assert best < len(losses) - 1, "this run must end worse than it was"
+    assert facts["held_out"]["loss"] == losses[best]
+    assert facts["held_out"]["accuracy"] == facts["history"][best]["validation_accuracy"]
 
 
 def test_an_estimate_alone_writes_nothing(cli, base: str, colours: str) -> None:
@@ -209,6 +220,24 @@ def test_packed_text_and_the_texts_of_a_data_set_are_read_too(cli, base: str, wo
     both = read_material(["texts"], "all", Reading(), False, quiet)
     assert 0 < len(bundled.data) < len(both.data)
     assert len(both.data) == len(both.groups or ())
+
+
+def test_texts_with_prompts_keep_their_groups(cli, base: str, home: Path) -> None:
+    rows = [
+        {"prompt": f"name a {colour} house ?", "text": f"{text} {colour}", "label": 1}
+        for colour in ("red", "blue")
+        for text in TEXTS
+    ]
+    Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = f"--base {base} --objective masked-token {fast(epochs=1)}"
+    outcome = cli(f"tune answers.jsonl -o tuned {options} --quiet")
+    assert outcome.code == 0, outcome.err
+    data = read_preferences("answers.jsonl")
+    owner = data.prompts["group"][data.responses["prompt_of"]].tolist()
+    config = TunedEncoder.load("tuned").config
+    for groups, same in ((owner, True), (None, False)):
+        again = TunedEncoder(config).fit(data.response_texts(), f"again-{same}", groups=groups)
+        assert (again.facts_["data_digest"] == TunedEncoder.load("tuned").facts_["data_digest"]) == same
 
 
 @pytest.mark.parametrize(
