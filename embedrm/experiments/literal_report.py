@@ -85,9 +85,12 @@ def _accuracy(study: LiteralStudy) -> Table:
     }
     rows = sorted(
         study.accuracy["rows"],
-        key=lambda row: (rank[groups[row["model"]]], order[row["model"].removesuffix(", oracle")]),
+        key=lambda row: (rank[groups[row["model"]]], order.get(row["model"].removesuffix(", oracle"), len(order))),
     )
-    caption = "RODOS and ARLISS under hard routes, each by its own router."
+    caption = (
+        "RODOS and ARLISS under hard routes, each by its own router. The analogues read the response apart from the prompt, "
+        "which the router alone sees; tuned models read both as one text, and so does the head on joint texts."
+    )
     return accuracy_table(
         {**study.accuracy, "rows": rows}, "literal", "Tuned and frozen on the same pairs", caption, groups=groups
     )

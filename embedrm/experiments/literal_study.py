@@ -20,6 +20,7 @@ from embedrm.experiments.literal_report import add_literal_sections, literal_fin
 from embedrm.experiments.literal_scores import TunedArms, latencies, routed_margins, tuned_sizes
 from embedrm.experiments.study import duration, load_dataset, with_splits
 from embedrm.featurizers import Featurizer
+from embedrm.heads.linear import LinearHead
 from embedrm.numerics.bootstrap import N_RESAMPLES
 from embedrm.pipeline import RewardPipeline
 from embedrm.progress import Progress, silent
@@ -34,6 +35,8 @@ Array = NDArray[np.float64]
 
 ARMS = (arms.SINGLE, arms.RODOS, arms.MORE, arms.ARLISS)
 ANALOGUES = {arms.SINGLE: v.SINGLE, arms.RODOS: v.RODOS, arms.MORE: v.MORE, arms.ARLISS: v.ARLISS}
+JOINT = "single head on joint texts, frozen"
+"""The frozen encoder on what the tuned ones read, so that reading prompt and response together is not taken for tuning."""
 N_REQUESTS = 40
 # Forwards alone costs a third of a step; routed arms read some pairs under two experts, the gate reads prompts too.
 _SCORING_READS = 4.6 / 3.0
@@ -152,6 +155,7 @@ class LiteralStudy:
         self.margins: dict[str, Array] = {}
         # first the analogues: what they refuse is refused before hours of tuning
         self.analogues, self.seconds = self._fit_analogues(featurizer)
+        self.margins[JOINT] = self._joint_margins(store)
         self.encoding_seconds = self._encoding_seconds()
         tuned_arms = arms.tune_arms(plan.arms, plan.folder, progress)
         self.tuned = TunedArms(tuned_arms, plan.domains)
@@ -177,6 +181,18 @@ class LiteralStudy:
             if isinstance(routed, RoutedRewardModel):
                 self.margins[oracle(frozen(of))] = routed.with_routing("oracle").margins(self.test)
         return models, seconds
+
+    def _joint_margins(self, store: Any) -> Array:
+        from embedrm.tuning.base import find_base, reward_layer
+
+        encoder = find_base(self.plan.config)
+        layer = reward_layer(encoder.files)
+        train, test = (
+            encode(data, encoder, layers={"joint": str(layer)}, sides=("joint",), store=store)
+            for data in (self.plan.train, self.plan.test)
+        )
+        head = LinearHead(Featurizer(["r"], response=f"joint:{layer}", scale="rms"), l2="cv")
+        return head.fit(train).margins(test)
 
     def _encoding_seconds(self) -> float:
         """Processor seconds to encode what the analogues are trained on, the store left aside."""
@@ -261,6 +277,7 @@ class LiteralStudy:
     def _compare(self) -> Mapping[tuple[str, str], dict[str, Any]]:
         asked = [(tuned(of), frozen(of)) for of in ARMS]
         asked += [(tuned(of), tuned(arms.SINGLE)) for of in ARMS[1:]]
+        asked.append((tuned(arms.SINGLE), JOINT))
         asked += [(tuned(arms.RODOS), tuned(of)) for of in (arms.MORE, arms.ARLISS)]
         return {
             (a, b): comparison_facts(self.margins[a], self.margins[b], self.test, n_resamples=self.n_resamples)

@@ -60,6 +60,8 @@ def test_all_papers_have_a_folder_each(cli, pairs_file: str) -> None:
         ("reproduce --data nothere.jsonl", "nothere.jsonl: there is no such file"),
         ("reproduce --data pairs.jsonl --output pairs.jsonl/x", "is not a folder"),
         ("reproduce --data pairs.jsonl --encoder nothere/model/really", "no model found"),
+        ("reproduce --literal", "--literal: tour has no literal arms"),
+        ("reproduce namgoong2024 --literal --data pairs.jsonl --encoder hashing", "literal arms tune the encoder"),
     ],
 )
 def test_misuse_is_one_line(cli, pairs_file: str, words: str, said: str) -> None:

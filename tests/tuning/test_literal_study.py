@@ -19,7 +19,7 @@ from embedrm.experiments import literal_arms as arms
 from embedrm.experiments.literal_claims import beside
 from embedrm.experiments.literal_scores import latencies, routed_margins
 from embedrm.experiments.literal_study import LiteralPlan, LiteralStudy
-from embedrm.experiments.papers import PAPERS
+from embedrm.experiments.papers import PAPERS, namgoong2024
 
 TINY = arms.LiteralPreset(40, epochs=2, router_epochs=2, batch_tokens=256)
 
@@ -242,6 +242,7 @@ def test_the_report_shows_it_and_facts_are_plain(study):
 
 def test_the_paper_joins_both_claims(home, data, base_folder, plan, study, tmp_path, monkeypatch):
     monkeypatch.setitem(arms.LITERAL_PRESETS, "quick", TINY)
+    monkeypatch.setattr(namgoong2024, "N_RESAMPLES", 50)
     paper = PAPERS.get("namgoong2024")()
     encoder = SentenceEncoder(str(base_folder))
     report, files = paper.run(
