@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Composites around any model, and the options that make them.
 WRAPPERS = {"ensemble": "--members", "calibrated": "--calibrate"}
+# Composites that take a list of models, which no option can give.
+_OF_MANY = ("merged",)
 # Models whose constructor takes any reward model, and whose fit takes one head only.
 _ONE_HEAD = {"pooled": "linear"}
 # The heads that models take by themselves, with what they say of them.
@@ -45,10 +47,10 @@ class Slot:
 
 
 def domain_models() -> dict[str, type]:
-    """Return every composite that is no wrapper, by its registered name."""
+    """Return every composite that is no wrapper and is not made of a list of models, by its registered name."""
     from embedrm.composites import COMPOSITES
 
-    return {name: cls for name, cls in COMPOSITES if name not in WRAPPERS}
+    return {name: cls for name, cls in COMPOSITES if name not in WRAPPERS and name not in _OF_MANY}
 
 
 def slot_of(name: str, cls: type, given: Mapping[str, Any]) -> Slot | None:

@@ -93,7 +93,7 @@ def test_a_model_is_the_one_of_python_and_every_command_reads_it(cli, models, pa
 
 def test_models_are_found_in_their_registry() -> None:
     assert set(domain_models()) >= {"routed", "pooled", "mixture", "adapters"}
-    assert set(domain_models()) == set(COMPOSITES.names()) - {"ensemble", "calibrated"}
+    assert set(domain_models()) == set(COMPOSITES.names()) - {"ensemble", "calibrated", "merged"}
 
 
 @pytest.fixture
