@@ -91,7 +91,7 @@ def reproduce(
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     names = PAPERS.names() if paper == ALL else [paper or TOUR]
-    jobs = {name: run_tour if name == TOUR and paper is None else PAPERS.get(name)() for name in names}
+    jobs: dict[str, Any] = {name: run_tour if name == TOUR and paper is None else PAPERS.get(name)() for name in names}
     if literal:
         _refuse_literal({name: getattr(job, "has_literal", False) for name, job in jobs.items()})
     dataset = load(data, Reading(columns=columns), console) if data else None

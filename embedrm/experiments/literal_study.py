@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from embedrm.experiments.study import duration, load_dataset, with_splits
 from embedrm.featurizers import Featurizer
 from embedrm.heads.linear import LinearHead
 from embedrm.numerics.bootstrap import N_RESAMPLES
+from embedrm.parameters import n_parameters
 from embedrm.pipeline import RewardPipeline
 from embedrm.progress import Progress, silent
 from embedrm.reward_model import RewardModel
@@ -232,7 +234,7 @@ class LiteralStudy:
         # the encoder with the limits of the tuning, so that it reads as much
         for of, model in self.analogues.items():
             pipeline = RewardPipeline(self._frozen_encoder(), model, store=False)
-            serve[frozen(of)] = lambda prompt, response, p=pipeline: float(p.score(prompt, [response])[0])
+            serve[frozen(of)] = partial(_score_one, pipeline)
         return latencies(serve, [(texts[owner[r]], answers[r]) for r in rows])
 
     def _frozen_encoder(self) -> Encoder:
@@ -265,7 +267,7 @@ class LiteralStudy:
             rows.append(
                 {
                     "variant": frozen(of),
-                    "parameters": encoder + v.n_parameters(model),
+                    "parameters": encoder + n_parameters(model),
                     "bytes": weights + v.size_on_disk(model),
                     "latency": speed[frozen(of)]["seconds"],
                     "ratio": speed[frozen(of)]["ratio"],
@@ -303,3 +305,7 @@ class LiteralStudy:
     def add_sections(self, report: Report) -> None:
         """Add tables, the figure and the notes to a report."""
         add_literal_sections(self, report)
+
+
+def _score_one(pipeline: RewardPipeline, prompt: str, response: str) -> float:
+    return float(pipeline.score(prompt, [response])[0])

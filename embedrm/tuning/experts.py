@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ class TopExperts:
     def __init__(self, base: TrainableBase, n: int) -> None:
         import torch
 
-        self.n, self.gates = n, None
+        self.n = n
+        self.gates: Any = None
         self.blocks = base.blocks()
         self.block = self.blocks[-1]
         if not (hasattr(self.block, "intermediate") and hasattr(getattr(self.block, "output", None), "dense")):
@@ -90,16 +92,15 @@ class TopExperts:
         """Return the mean states of prompts that enter the top block, (n, dim); the block itself is not run."""
         import torch
 
+        last = len(self.blocks) - 1
         order: list[int] = []
         parts = []
         for rows, features in base.chunks(ids):
             order += rows
             mask = features["attention_mask"].to(torch.float32)
             weights = (mask / mask.sum(dim=1, keepdim=True))[:, None, :]
-            last = len(self.blocks) - 1
-            _, means = HiddenMeans(self.blocks).run(
-                lambda f=features: base.model[0](dict(f)), weights, {last}, finish=False
-            )
+            forward = partial(base.model[0], dict(features))
+            _, means = HiddenMeans(self.blocks).run(forward, weights, {last}, finish=False)
             parts.append(means[last])
         return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
 
