@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,13 @@ def cost(cell: dict[str, Any]) -> float:
     return float(sum(cell["core_seconds"].values()))
 
 
-def report(work: Any, methods: Sequence[str], tuned: Sequence[str], reference: str) -> tuple[Report, list[Any]]:
-    """Return the report on the cells that are there (without provenance), and those that are missing."""
+def report(
+    work: Any, methods: Sequence[str], tuned: Sequence[str], reference: str, plain: str
+) -> tuple[Report, list[Any]]:
+    """Return the report on the cells that are there (without provenance), and those that are missing.
+
+    Tuned methods are compared with ``reference``, by pairs and by core-seconds, and with ``plain``, by pairs.
+    """
     cells: Cells = work.cells()
     missing = [(method, n) for method in methods for n in work.sizes if (method, n) not in cells]
     if not cells:
@@ -45,12 +50,16 @@ def report(work: Any, methods: Sequence[str], tuned: Sequence[str], reference: s
         {names[key]: value for key, value in margins.items()}, test, logits=dict.fromkeys(names.values(), False)
     )
     found = {row["model"]: row for row in facts["rows"]}
-    differences = {
-        (method, n): comparison_facts(margins[method, n], margins[reference, n], test)["micro"]
-        for method, n in cells
-        if method != reference and (reference, n) in cells
+    against = {
+        other: {
+            (method, n): comparison_facts(margins[method, n], margins[other, n], test)["micro"]
+            for method, n in cells
+            if method != other and (other, n) in cells
+        }
+        for other in (reference, plain)
     }
-    rows, series = [], {"pairs": [], "core-seconds": []}
+    differences = against[reference]
+    rows = []
     for method in methods:
         own = [n for n in work.sizes if (method, n) in cells]
         for n in own:
@@ -66,16 +75,14 @@ def report(work: Any, methods: Sequence[str], tuned: Sequence[str], reference: s
                     "settings": cell["settings"],
                 }
             )
-        if own:
-            micro = [found[names[method, n]]["micro"] for n in own]
-            ends = {key: [one[end] for one in micro] for key, end in (("y", "value"), ("low", "low"), ("high", "high"))}
-            series["pairs"].append({"label": method, "x": own, **ends})
-            series["core-seconds"].append({"label": method, "x": [cost(cells[method, n]) for n in own], "y": ends["y"]})
     value = {key: found[name]["micro"]["value"] for key, name in names.items()}
     summary = [
         s
         for method in tuned
-        for s in (by_pairs(method, reference, differences), by_cost(method, reference, value, cells))
+        for s in (
+            *(by_pairs(method, other, against[other]) for other in (reference, plain)),
+            by_cost(method, reference, value, cells),
+        )
         if s
     ]
     made = Report("benchmark", "Frozen heads or tuned encoders, over training pairs and core-seconds", summary=summary)
@@ -91,28 +98,70 @@ def report(work: Any, methods: Sequence[str], tuned: Sequence[str], reference: s
     ]
     if missing:
         made.notes.append(f"Not run yet: {', '.join(f'{method} at {n:,}' for method, n in missing)}.")
-    figures = [
+    made.add_section(
+        "Every cell", tables=[{"name": "cells", "title": "All domains in one model", "columns": COLUMNS, "rows": rows}]
+    )
+    made.add_section("Curves", figures=figures(work.sizes, methods, tuned, reference, value, cells, differences))
+    return made, missing
+
+
+def figures(
+    sizes: Sequence[int],
+    methods: Sequence[str],
+    tuned: Sequence[str],
+    reference: str,
+    value: dict[Any, float],
+    cells: Cells,
+    differences: dict[Any, dict[str, float]],
+) -> list[dict[str, Any]]:
+    """Accuracy over core-seconds and over pairs, without bands, which hide each other; and tuned minus frozen with them."""
+    of = {method: [n for n in sizes if (method, n) in cells] for method in methods}
+    over = {method: [n for n in sizes if (method, n) in differences] for method in tuned}
+    places: dict[str, Callable[[str, int], float]] = {
+        "core-seconds": lambda method, n: cost(cells[method, n]),
+        "pairs": lambda method, n: n,
+    }
+    labels = {"core-seconds": "core-seconds from text to model", "pairs": "training pairs"}
+    ticks = {"pairs": {"x": {"ticks": list(sizes), "labels": [f"{n:,}" for n in sizes]}}}
+    out = [
         {
             "name": f"accuracy-{axis}",
             "title": f"Accuracy over {axis}",
             "kind": "lines",
             "data": {
-                "series": series[axis], "x_label": label, "y_label": "pairwise accuracy (micro)", "x_scale": "log",
+                "series": [
+                    {"label": m, "x": [place(m, n) for n in own], "y": [value[m, n] for n in own]}
+                    for m, own in of.items()
+                    if own
+                ],
+                "x_label": labels[axis],
+                "y_label": "pairwise accuracy (micro)",
+                "x_scale": "log",
                 "reference": [{"value": 0.5, "label": "chance"}],
-                **({"x": {"ticks": list(work.sizes), "labels": [f"{n:,}" for n in work.sizes]}} if axis == "pairs" else {}),
+                **ticks.get(axis, {}),
             },
-            "caption": caption,
+            "caption": "Each line goes through training sets of growing size; intervals are in the table.",
         }
-        for axis, label, caption in (
-            ("core-seconds", "core-seconds from text to model", "Each line goes through training sets of growing size."),
-            ("pairs", "training pairs", "Bands are intervals clustered by test prompt group."),
+        for axis, place in places.items()
+    ]
+    series = [
+        {"label": m, "x": own}
+        | {
+            key: [100 * differences[m, n][end] for n in own]
+            for key, end in (("y", "value"), ("low", "low"), ("high", "high"))
+        }
+        for m, own in over.items()
+        if own
+    ]
+    if series:
+        data = {"series": series, "x_label": labels["pairs"], "y_label": "points of micro accuracy", "x_scale": "log"}
+        data |= {"reference": [{"value": 0.0, "label": "frozen"}], **ticks["pairs"]}
+        caption = (
+            f"At the same pairs, against '{reference}'. Bands are intervals of the difference, by test prompt group."
         )
-    ]  # fmt: skip
-    made.add_section(
-        "Every cell", tables=[{"name": "cells", "title": "All domains in one model", "columns": COLUMNS, "rows": rows}]
-    )
-    made.add_section("Curves", figures=figures)
-    return made, missing
+        title = "Tuned minus frozen, over pairs"
+        out.append({"name": "difference-pairs", "title": title, "kind": "lines", "data": data, "caption": caption})
+    return out
 
 
 def points(over: dict[str, float]) -> str:

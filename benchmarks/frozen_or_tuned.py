@@ -60,6 +60,7 @@ FROZEN: dict[str, dict[str, Any]] = {
 TUNED = {"top": "top 2 blocks", "lora": "LoRA", "full": "all weights"}
 # The frozen head that others are compared with: best by held-out loss in real_heads.py.
 REFERENCE = "frozen, 2,4,6 and p*r"
+PLAIN = "frozen, final"
 SHORT = {
     "final": "frozen, final",
     "layers": "frozen, 2,4,6",
@@ -338,7 +339,7 @@ def main() -> None:
             fixed = {"method": method, "n": n, "identity": work.identity(method, n), "load_average": load_average}
             work.add({**fixed, **cell, "margins": margins})
             print(f"{time.perf_counter() - started:.0f} s: {method}, {n:,} pairs: {cell}", file=sys.stderr, flush=True)
-        made, missing = report(work, [*FROZEN, *TUNED.values()], list(TUNED.values()), REFERENCE)
+        made, missing = report(work, [*FROZEN, *TUNED.values()], list(TUNED.values()), REFERENCE, PLAIN)
         made.provenance.update(
             collect(
                 started=started,
