@@ -349,10 +349,12 @@ def main() -> None:
                 command=command(__file__, a),
             )
         )
+        if not a.smoke:
+            files = made.save(work.folder / "report")
+            print(f"with figures: {files['html']}")
         if missing and not a.smoke:
             print(made.text())
-            made.save(work.folder / "report")
-            print(f"{len(missing)} cells are missing; the report so far is in {work.folder / 'report'}")
+            print(f"{len(missing)} cells are missing; results are written once all are there")
         else:
             finish(made, "frozen_or_tuned", a)
 
