@@ -50,6 +50,8 @@ from embedrm.store import EmbeddingStore
 SIZES = (250, 500, 1000, 2000, 4000, 8000)
 N_TEST = 2500
 PART = 20
+# small training sets ask for more than the grid of real_heads.py has
+GRID = (*L2, 100.0, 1000.0)
 HELD_OUT = 0.2
 FROZEN: dict[str, dict[str, Any]] = {
     "frozen, final": VIEWS["final"],
@@ -133,8 +135,11 @@ class Work:
 
     def identity(self, method: str, n: int) -> str:
         """What a cell depends on: a line of another identity is not this cell."""
-        how = FROZEN.get(method) or TunedEncoder(method=named(method), epochs=epochs(n)).config.to_dict()
-        facts = [method, how, self.base, self.training[n].fingerprint(), self.test.fingerprint(), HELD_OUT, list(L2)]
+        frozen = method in FROZEN
+        how = (
+            [FROZEN[method], GRID] if frozen else TunedEncoder(method=named(method), epochs=epochs(n)).config.to_dict()
+        )
+        facts = [method, how, self.base, self.training[n].fingerprint(), self.test.fingerprint(), HELD_OUT]
         return hashlib.blake2b(json.dumps(facts, default=str).encode(), digest_size=8).hexdigest()
 
     def cells(self) -> dict[tuple[str, int], dict[str, Any]]:
@@ -208,7 +213,7 @@ def frozen_cell(work: Work, method: str, n: int) -> dict[str, Any]:
     began, wall = time.process_time(), time.perf_counter()
     inside, outside = hold_out(train.groups, HELD_OUT, 0, "this benchmark", "more prompts")
     tried = []
-    for l2 in L2:
+    for l2 in GRID:
         head = LinearHead(Featurizer(**view, scale="rms"), l2=l2, tol=1e-7).fit(train[inside])
         tried.append(judged(head.margins(train[outside]), train[outside]) | {"l2": l2})
     best = min(tried, key=lambda one: one["log_loss"])
