@@ -8,10 +8,10 @@ same features, `r` and `p*r` of layers 2, 4, 6 (p of layer 4), whose held-out lo
 `real_heads`. Every candidate, single heads of five penalties among them, is judged by the log loss of its margins for
 training pairs whose prompt groups it was not fitted on, in three folds (one held-out fifth would have four of the debates'
 topics, and so judge a router by four). Among them are two averages: of the pooled model and the dense mixture, and of
-these and the single head (`average with the single head`). The best routed, mixed or averaged one and the best single one are those fitted
-again on all training pairs. No test pair is read before that. Every candidate is then shown on the test pairs too, which
-decides nothing. Beside them: routing by the true domain (of the unpooled experts), at random, the mean of five
-perceptrons and boosted trees as single models, and the length alone. Intervals are clustered by prompt group.
+these and the single head (`average with the single head`). The best routed, mixed or averaged one and the best single one
+are those fitted again on all training pairs. No test pair is read before that. Every candidate is then shown on the test
+pairs too, which decides nothing. Beside them: routing by the true domain (of the unpooled experts), at random, the mean of
+five perceptrons and boosted trees as single models, and the length alone. Intervals are clustered by prompt group.
 """
 
 from __future__ import annotations
