@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from embedrm.cli._guard import command_line
 from embedrm.errors import InvalidInputError, unknown_name
 
 if TYPE_CHECKING:
+    from embedrm.cli._models import Recipe
     from embedrm.datasets import PreferenceDataset
     from embedrm.preferences import EmbeddedPreferences
     from embedrm.reward_model import RewardModel
@@ -276,11 +278,22 @@ def build_models(
         elif dot and name not in (*_PARTS, *known):
             raise unknown_name("model in --set", name, named)
         else:
-            choices = " or ".join(f"--set {model}.{item}" for model in list(named)[:3])
+            choices = " or ".join(_addressed(item, name, named[name]) for name in list(named)[:3])
             raise InvalidInputError(
                 f"--set {item} does not say which of {len(named)} models it is for; write {choices}"
             )
     return {name: replace(recipe, set=own[name]).build() for name, recipe in named.items()}
+
+
+def _addressed(item: str, name: str, recipe: Recipe) -> str:
+    """Say how to give a parameter to one of several models."""
+    from embedrm.cli._composites import domain_models
+
+    parameter = item.partition("=")[0]
+    if recipe.model != name or parameter in inspect.signature(domain_models()[name]).parameters:
+        return f"--set {name}.{item}"
+    # under a model's own name are its own parameters alone
+    return f"--model NAME={name} --set NAME.{item}"
 
 
 def read_sizes(text: str) -> list[int | str]:

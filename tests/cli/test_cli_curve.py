@@ -227,6 +227,10 @@ def test_results_on_stdout_and_nothing_else_when_quiet(cli, pairs_file: str) -> 
         ),
         ("--set router.view=6", "is for a router, and nothing is routed; add --model routed"),
         ("--set calibrated.cv=3", "is for a model around others, and learning curves are of heads and of models that"),
+        ("--head linear --model pooled --set strength=1", "or --set pooled.strength=1"),
+        # under its own name a model has no parameters of its head or router
+        ("--head linear --model pooled --set l2=1", "--set linear.l2=1 or --model NAME=pooled --set NAME.l2=1"),
+        ("--head linear --model routed --set router.l2=1", "or --model NAME=routed --set NAME.router.l2=1"),
         ("--model poold", "unknown model 'poold'. Did you mean 'pooled'?"),
         ("--model linear", "'linear' is a head; write --head linear"),
         ("--model ensemble", "goes around other models; use --members"),
