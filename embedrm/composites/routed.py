@@ -56,9 +56,10 @@ class RoutedRewardModel(DomainChanges, RewardModel):
         router. ``"random"``: a domain drawn for each prompt group, what routing without knowledge costs.
     calibrate : bool
         Scale each expert by a_d fitted to its out-of-fold margins and shift it by b_d, the mean reward of its training
-        responses; a domain with a single prompt group leaves nothing to hold out, and its a_d is 1. Mixing experts whose
-        scales differ lets the most overconfident one decide, so turn it off only for hard routing and ranking within
-        prompts.
+        responses; a domain with a single prompt group leaves nothing to hold out, and its a_d is 1. An expert that chooses
+        its penalty by folds is measured at that penalty, on folds of the same pairs: the choice has seen them, so that a_d
+        errs towards too sure as far as a choice among a few penalties can. Mixing experts whose scales differ lets the most
+        overconfident one decide, so turn it off only for hard routing and ranking within prompts.
     cv : int
         Folds, by prompt group, for the out-of-fold margins.
     random_state : int

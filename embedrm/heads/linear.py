@@ -228,10 +228,12 @@ class LinearHead(FeatureHead):
         self, prefs: EmbeddedPreferences, whole: _Problem, kept: list[NDArray[np.float64]] | None = None
     ) -> tuple[float, list[dict[str, float]]]:
         """Penalty, and facts of all candidates; to ``kept`` the held-out margins at that penalty are added."""
-        path = FoldMargins(partial(self._held_out, whole))
-        l2, results = choose_l2(self, prefs, path, whole.objective, "LinearHead")
-        if kept is not None:
-            kept.append(path.chosen(self, prefs, [row["l2"] for row in results].index(l2), "LinearHead"))
+        path = partial(self._held_out, whole)
+        if kept is None:
+            return choose_l2(self, prefs, path, whole.objective, "LinearHead")
+        margins = FoldMargins(path)
+        l2, results = choose_l2(self, prefs, margins, whole.objective, "LinearHead")
+        kept.append(margins.chosen(self, prefs, [row["l2"] for row in results].index(l2), "LinearHead"))
         return l2, results
 
     def _held_out(
