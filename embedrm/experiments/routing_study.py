@@ -31,6 +31,7 @@ from embedrm.routers.logistic import LogisticRouter
 FIGURE = (v.SINGLE, v.RODOS, v.MORE, v.ARLISS, v.POOLED, v.ORACLE)
 AGAINST = (v.RODOS, v.RODOS_SOFT, v.MORE, v.MORE_LABELLED, v.ARLISS, v.ARLISS_SOFT, v.POOLED, v.MIXTURE)
 ROUTINGS = (v.RODOS, v.RODOS_SOFT, v.RANDOM)
+_WITHOUT = "accuracy on its test pairs, hard routing, the router's penalty that of all training data"
 ACCOUNTED = {v.SINGLE: "single", v.RODOS: "RODOS", v.MORE: v.MORE, v.ARLISS: v.ARLISS}
 
 
@@ -302,7 +303,7 @@ class RoutingStudy:
     def _added_table(self) -> Table:
         columns = [
             Column("domain", "Domain added"),
-            Column("before", "without it", "interval", note="accuracy on its test pairs, hard routing"),
+            Column("before", "without it", "interval", note=_WITHOUT),
             Column("after", "added", "interval"),
             Column("full", "trained on all", "interval"),
             Column("difference", "added less trained on all", "interval", digits=4, note="over all test pairs"),

@@ -28,8 +28,8 @@ class Studied:
 def studied(data: StudyData) -> Studied:
     """Keep the domains that training can make an expert for.
 
-    A domain without training pairs, or with pairs of one prompt group only, is left out of all splits. One without test
-    pairs is trained on and has no row. Both are told, and so are domains of few prompt groups.
+    A domain with training pairs of positive weight of fewer than two prompt groups is left out of all splits. One without
+    test pairs is trained on and has no row. Both are told, and so are domains of few prompt groups.
 
     Raises
     ------
@@ -44,8 +44,8 @@ def studied(data: StudyData) -> Studied:
     if narrow:
         n = int(np.isin(train.domain, narrow).sum())
         notes.append(
-            f"{_names(narrow)}: {n:,} training pairs of one prompt group a domain, of which none can be held out to choose "
-            "a penalty by; left aside, with the test pairs."
+            f"{_names(narrow)}: {n:,} training pairs of fewer than {LEAST_GROUPS} prompt groups of positive weight a "
+            "domain, of which none can be held out to choose a penalty by; left aside in all splits."
         )
     parts = {}
     for name, part in (("validation", data.validation), ("test", data.test), ("heldout", data.heldout)):
@@ -64,7 +64,7 @@ def studied(data: StudyData) -> Studied:
         )
     untested = [d for d in kept if d not in judged]
     if untested:
-        notes.append(f"{_names(untested)}: no test pairs; trained on, and without a row in the tables.")
+        notes.append(f"{_names(untested)}: no pairs in the test split; trained on, and without a row in its tables.")
     tested = _groups(parts["test"])
     few = [d for d in judged if min(trained[d], tested[d]) < FEW_GROUPS]
     if few:
@@ -73,7 +73,16 @@ def studied(data: StudyData) -> Studied:
             f"Fewer than {FEW_GROUPS} prompt groups in training or test: {sizes}. So few say little, and their intervals, "
             "which draw whole groups, are too narrow."
         )
-    return Studied(replace(data, train=train[np.isin(train.domain, kept)], **parts), notes)
+    return Studied(
+        replace(
+            data,
+            train=train[np.isin(train.domain, kept)],
+            validation=parts["validation"],
+            test=parts["test"],
+            heldout=parts["heldout"],
+        ),
+        notes,
+    )
 
 
 def _groups(prefs: EmbeddedPreferences) -> dict[str, int]:

@@ -182,8 +182,8 @@ def test_domains_of_few_prompts_are_left_aside_or_named(data):
     found = studied(StudyData("one group", lone, lone[:0], data.test, lone[:0]))
     n = int((lone.domain == first).sum())
     assert found.notes[0] == (
-        f"Domain {first}: {n} training pairs of one prompt group a domain, of which none can be held out to choose a "
-        "penalty by; left aside, with the test pairs."
+        f"Domain {first}: {n} training pairs of fewer than 2 prompt groups of positive weight a domain, of which none can "
+        "be held out to choose a penalty by; left aside in all splits."
     )
     assert found.data.train.domains == found.data.test.domains == (second, third)
     two = data.train[(data.train.domain != first) | np.isin(data.train.groups, groups[:2])]
@@ -191,7 +191,7 @@ def test_domains_of_few_prompts_are_left_aside_or_named(data):
     pair = studied(StudyData("two groups", two, two[:0], test, two[:0]))
     n_tested = len(np.unique(test.in_domain(first).groups))
     assert pair.data.train.domains == (first, second, third)
-    assert pair.notes[0] == f"Domain {third}: no test pairs; trained on, and without a row in the tables."
+    assert pair.notes[0] == f"Domain {third}: no pairs in the test split; trained on, and without a row in its tables."
     assert f": {first} (2 and {n_tested})." in pair.notes[1]
     # and the whole study runs on it
     study = RoutingStudy(pair.data, FEATURES, n_seeds=1, n_resamples=20)
