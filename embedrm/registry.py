@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from embedrm.errors import unknown_name
 
 T = TypeVar("T", bound=type)
+
+# One for all registries: modules of one may look something up in another while they are imported.
+_discovering = threading.RLock()
 
 
 class Registry:
@@ -32,6 +36,7 @@ class Registry:
         self.kind = kind
         self.package = package
         self._classes: dict[str, type] = {}
+        self._begun = False
         self._discovered = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -48,20 +53,24 @@ class Registry:
         return decorate
 
     def discover(self) -> None:
-        """Import every public module of the sub-package once."""
+        """Import every public module of the sub-package once; other threads wait until all of them are there."""
         if self._discovered:
             return
-        # set before the imports: a module that looks something up while it is imported must not start again
-        self._discovered = True
-        try:
-            package = importlib.import_module(self.package)
-            for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
-                if not module.startswith("_") and module != "base":
-                    importlib.import_module(f"{self.package}.{module}")
-        except BaseException:
-            # a module that fails must fail at every look-up, not leave a registry that lacks it in silence
-            self._discovered = False
-            raise
+        with _discovering:
+            # a module that looks something up while it is imported must not start again
+            if self._begun:
+                return
+            self._begun = True
+            try:
+                package = importlib.import_module(self.package)
+                for module in sorted(m.name for m in pkgutil.iter_modules(package.__path__)):
+                    if not module.startswith("_") and module != "base":
+                        importlib.import_module(f"{self.package}.{module}")
+            except BaseException:
+                # a module that fails must fail at every look-up, not leave a registry that lacks it in silence
+                self._begun = False
+                raise
+            self._discovered = True
 
     def names(self) -> list[str]:
         """All registered names, sorted."""

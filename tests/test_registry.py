@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -90,3 +91,11 @@ def test_a_module_that_fails_fails_at_every_look_up(package):
 def test_a_module_may_look_up_while_it_is_imported(package):
     package("ball", "@TOYS.register('ball')\nclass Ball: ...\nKNOWN = TOYS.names()")
     assert toys().names() == ["ball"]
+
+
+def test_threads_that_look_up_first_wait_until_all_is_there(package):
+    package("ball", "import time\ntime.sleep(0.2)\n@TOYS.register('ball')\nclass Ball: ...")
+    registry = toys()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: registry.get("ball").__name__, range(4)))
+    assert found == ["Ball"] * 4
