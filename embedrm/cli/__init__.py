@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from embedrm.cli import cache, compare, curve, data, encode, evaluate, fit, reproduce, score, tune
+from embedrm.cli import cache, compare, curve, data, encode, evaluate, fit, merge, reproduce, score, tune
 from embedrm.cli._guard import Guarded, bare_help, write
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ app.add_typer(data.app, name="data")
 app.command("encode")(encode.encode)
 app.command("tune", cls=tune.TuneCommand)(tune.tune)
 app.command("fit", cls=fit.FitCommand)(fit.fit)
+app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)

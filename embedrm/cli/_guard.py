@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from embedrm.errors import EmbedRMError
 
-ORDER = ("reproduce", "data", "encode", "tune", "fit", "evaluate", "compare", "curve", "score", "cache")
+ORDER = ("reproduce", "data", "encode", "tune", "fit", "merge", "evaluate", "compare", "curve", "score", "cache")
 FOUND, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 # The base of the parser's own errors; typer either brings its own or takes click's, so it is found by inheritance.
@@ -47,6 +47,10 @@ _WORDS = {
     "resume=False": "--no-resume",
     "method='full'": "--method full",
     "method='lora'": "--method lora",
+    "accept='": "--accept '",
+    "rotation='procrustes'": "--rotation procrustes",
+    "rescale=True": "--rescale",
+    "align=True": "--align",
     "set validation_fraction=0": "--set validation_fraction=0",
 }
 

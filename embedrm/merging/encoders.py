@@ -11,32 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from embedrm.encoders.files import read_model
 from embedrm.errors import InvalidInputError
 from embedrm.merging.compatibility import CompatibilityReport
-from embedrm.merging.encoder_report import RECORD, MergeInput, compare_inputs, is_unread, open_inputs, shared_rows
+from embedrm.merging.encoder_inputs import RECORD, MergeInput, open_inputs
+from embedrm.merging.encoder_parts import Rotated, View, copy_small_files, keep_head
+from embedrm.merging.encoder_report import compare_inputs, is_unread, shared_rows
 from embedrm.merging.kinds.base import module_places
 from embedrm.merging.methods.base import MergeMethod, Weights, check_weights, make_method
-from embedrm.merging.rotation import procrustes, rotated
+from embedrm.merging.rotation import procrustes
 from embedrm.merging.safetensor_files import Array, in_memory, write_safetensors
 from embedrm.merging.tensors import iter_merged, merge_tensors
 from embedrm.merging.vocabulary import VocabularyPlan, plan_vocabulary, same_ids
 from embedrm.store.files import make_folder, sync_folder, write_json
-from embedrm.tuning.saving import FACTS, HEAD, check_free
+from embedrm.tuning.saving import HEAD, check_free
 
 FORMAT = 1
 WHO = "merge_encoders"
-_COPIED = ("*.json", "*.txt", "*.model", "*.bpe", "*.tiktoken", "*.jinja")
-_NOT_COPIED = (
-    FACTS,
-    RECORD,
-    "base.json",
-    "data_config.json",
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
-)
 # Files that would contradict a tokenizer.json with more tokens.
 _STALE = ("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json")
 
@@ -130,9 +123,9 @@ def merge_encoders(
     make_folder(place.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
-        _copy_small_files(inputs[0], temporary)
+        copy_small_files(inputs[0], temporary)
         merge.write(temporary)
-        _keep_head(inputs[0], temporary, record)
+        keep_head(inputs[0], temporary, record)
         write_json(temporary, RECORD, record)
         os.chmod(temporary, 0o755)
         if place.is_dir():
@@ -143,39 +136,6 @@ def merge_encoders(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return record
-
-
-class _View(Mapping[str, Array]):
-    """Some tensors of a model, in a common type, read when asked for."""
-
-    def __init__(self, tensors: Mapping[str, Array], names: Sequence[str], types: Mapping[str, Any]) -> None:
-        self.tensors, self.names, self.types = tensors, list(names), types
-
-    def __getitem__(self, name: str) -> Array:
-        return self.tensors[name].astype(self.types[name], copy=False)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-
-class _Rotated(Mapping[str, Array]):
-    """A model's tensors with its token table rotated."""
-
-    def __init__(self, tensors: Mapping[str, Array], table: str, rotation: NDArray[np.float64]) -> None:
-        self.tensors, self.table, self.rotation = tensors, table, rotation
-
-    def __getitem__(self, name: str) -> Array:
-        found = self.tensors[name]
-        return rotated(found, self.rotation) if name == self.table else found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
 
 
 class _Merge:
@@ -236,12 +196,12 @@ class _Merge:
             if i and (i >= len(self.inputs) or i in self.involved):
                 rows = shared_rows(first.vocabulary, one.vocabulary)
                 matrix = procrustes(first.tensors[table], one.tensors[table], *rows)
-                self.tensors[i] = _Rotated(one.tensors, table, matrix)
+                self.tensors[i] = Rotated(one.tensors, table, matrix)
 
     # -- tensors --------------------------------------------------------------------------------------------------
 
     def _merged(self, names: Sequence[str]) -> Iterator[tuple[str, Array]]:
-        views = [_View(tensors, names, self.types) for tensors in self.tensors]
+        views = [View(tensors, names, self.types) for tensors in self.tensors]
         return iter_merged(
             views[: len(self.inputs)],
             self.weights,
@@ -347,33 +307,6 @@ class _Merge:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _copy_small_files(first: MergeInput, folder: Path) -> None:
-    """Copy settings, tokenizer and modules of the first model: everything that loading reads but the weights."""
-    files = first.files
-    places = dict.fromkeys([files.folder, *(files.folder / module.path for module in files.modules)])
-    for place in places:
-        if not place.is_dir():
-            continue
-        target = folder / place.relative_to(files.folder)
-        target.mkdir(parents=True, exist_ok=True)
-        for path in sorted({p for pattern in _COPIED for p in place.glob(pattern)}):
-            if path.is_file() and path.name not in _NOT_COPIED:
-                shutil.copyfile(path, target / path.name)
-
-
-def _keep_head(first: MergeInput, folder: Path, record: dict[str, Any]) -> None:
-    """Keep the first model's reward head, and the facts that go with it, which name the merge."""
-    if first.tuned is None:
-        return
-    if (first.files.folder / HEAD).is_file():
-        shutil.copyfile(first.files.folder / HEAD, folder / HEAD)
-    facts = {**first.tuned, "merge": record}
-    facts.pop("base_digest", None)
-    if record["base_digest"] is not None:
-        facts["base_digest"] = record["base_digest"]
-    write_json(folder, FACTS, facts)
 
 
 def _record(merge: _Merge, report: CompatibilityReport, accept: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Encoders merged: laws of lambda, vocabularies joined, every mismatch refused, plain sentence-transformers reads the result."""
+"""Encoders merged: laws of lambda, vocabularies joined, mismatches refused, and the folder read elsewhere."""
 
 from __future__ import annotations
 
@@ -297,7 +297,8 @@ def test_nothing_is_written_over(general, domain, tmp_path) -> None:
 def test_the_record_names_inputs_and_method(general, domain, tmp_path) -> None:
     merge_encoders([general, domain], tmp_path / "m", [0.75, 0.25])
     record = json.loads((tmp_path / "m" / "merge.json").read_text())
-    assert record["method"] == "linear" and record["weights"] == [0.75, 0.25]
+    assert record["method"] == "linear"
+    assert record["weights"] == [0.75, 0.25]
     assert [m["name"] for m in record["models"]] == ["general", "domain"]
     assert record["models"][0]["weights"] == SentenceEncoder(str(general)).fingerprint()["weights"]
     assert str(tmp_path) not in json.dumps(record)
@@ -326,7 +327,8 @@ def tuned(base_folder, preferences, tmp_path_factory) -> list[Path]:
 def test_a_merged_tuned_folder_is_a_tuned_folder(tuned, preferences, tmp_path) -> None:
     merge_encoders(tuned, tmp_path / "m", [0.5, 0.5])
     merged, first = TunedEncoder.load(tmp_path / "m"), TunedEncoder.load(tuned[0])
-    assert merged.facts_["merge"]["weights"] == [0.5, 0.5] and merged.facts_["merge"]["head"] == "general"
+    assert merged.facts_["merge"]["weights"] == [0.5, 0.5]
+    assert merged.facts_["merge"]["head"] == "general"
     assert merged.facts_["base_digest"] == first.facts_["base_digest"]
     head = load_file(tuned[0] / "tuning_head.safetensors")["weight"]
     np.testing.assert_array_equal(load_file(tmp_path / "m" / "tuning_head.safetensors")["weight"], head)
@@ -348,7 +350,7 @@ def test_the_unmoved_base_is_named(tuned, base_folder) -> None:
 
 def test_bases_that_differ_are_refused(tuned, base_folder, general, tmp_path) -> None:
     other = edit(Path(shutil.copytree(tuned[1], tmp_path / "other")), "tuning.json", base_digest="0" * 32)
-    with pytest.raises(InvalidInputError, match="base .*: tune both from one base, or accept='base'"):
+    with pytest.raises(InvalidInputError, match=r"base .*: tune both from one base, or accept='base'"):
         merge_encoders([tuned[0], other], tmp_path / "m")
     facts = merge_encoders([tuned[0], other], tmp_path / "m", accept=["base"])
     assert facts["base_digest"] is None
@@ -468,7 +470,8 @@ def test_merged_encoder_is_its_folder(general, wider, tmp_path) -> None:
     for layer in own:
         np.testing.assert_array_equal(own[layer], plain[layer])
     assert encoder.effective_digests(texts) == SentenceEncoder(str(tmp_path / "m")).effective_digests(texts)
-    assert encoder.layers == (0, 1, 2, "final") and encoder.dim("final") == 32
+    assert encoder.layers == (0, 1, 2, "final")
+    assert encoder.dim("final") == 32
     again = encoder_from_spec(json.loads(json.dumps(encoder.spec())))
     assert again.fingerprint_digest() == encoder.fingerprint_digest()
     folder = encoder.materialise().parent
