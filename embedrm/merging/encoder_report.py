@@ -137,6 +137,15 @@ class _Comparison:
             self.tell(
                 "shapes", b, said[0], said[1], True, f"{len(wrong)} tensors cannot be added; merge encoders of one size"
             )
+        if table in both and ours[table][1][:1] != theirs[table][1][:1]:
+            said = [str(e[table][1][0]) for e in (ours, theirs)]
+            self.tell(
+                "rows of the token table",
+                b,
+                *said,
+                False,
+                "rows are matched by token; those without one are the first's",
+            )
         types = [n for n in both if ours[n][0] != theirs[n][0]]
         if types:
             said = [", ".join(sorted({e[n][0] for n in types})) for e in (ours, theirs)]

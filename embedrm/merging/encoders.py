@@ -30,6 +30,8 @@ from embedrm.tuning.saving import HEAD, check_free
 
 FORMAT = 1
 WHO = "merge_encoders"
+# Rows of a token table that are merged at a time.
+_ROWS = 4096
 # Files that would contradict a tokenizer.json with more tokens.
 _STALE = ("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json")
 
@@ -175,10 +177,10 @@ class _Merge:
     def _plan(self) -> VocabularyPlan | None:
         """Plan the merged vocabulary; None where all have the same rows for the same tokens."""
         some = [self.inputs[i] for i in self.involved] + ([] if self.base is None else [self.base])
-        if len({one.files.tokenizer_digest() for one in some}) == 1:
-            return None
-        shapes = {one.tensors.entries[self.table][1] for one in some} if self.table else {()}
-        if len(shapes) == 1 and same_ids([one.vocabulary for one in some]):
+        # a table of another size has rows that belong to no token, or tokens of its own
+        alike = not self.table or len({one.tensors.entries[self.table][1] for one in some}) == 1
+        one_file = len({one.files.tokenizer_digest() for one in some}) == 1
+        if alike and (one_file or same_ids([one.vocabulary for one in some])):
             return None
         if self.table is None:
             raise InvalidInputError(f"{WHO} does not know the token table of this architecture by name")
@@ -227,23 +229,26 @@ class _Merge:
             in_base = np.array([-1 if start is None else start.ids.get(token, -1) for token in group.tokens])
             for has_base in (True, False):
                 part = np.flatnonzero((in_base >= 0) == has_base)
-                if not len(part):
-                    continue
-                rows = [{name: tables[i][group.in_model[i][part]].astype(self.types[name])} for i in group.holders]
-                origin = {name: tables[-1][in_base[part]].astype(self.types[name])} if has_base else None
                 method, options = (
                     (self.method, self.options) if has_base or start is None else (make_method("linear"), {})
                 )
-                merged = merge_tensors(
-                    rows,
-                    self._weights_of(group.holders),
-                    method,
-                    base=origin,
-                    names=[self.inputs[i].name for i in group.holders],
-                    who=WHO,
-                    **options,
-                )
-                out[group.rows[part]] = merged[name]
+                # rows of an elementwise method do not know of each other, and a few at a time take little memory
+                pieces = max(1, len(part) // _ROWS) if method.elementwise else 1
+                for some in np.array_split(part, pieces):
+                    if not len(some):
+                        continue
+                    rows = [{name: tables[i][group.in_model[i][some]].astype(self.types[name])} for i in group.holders]
+                    origin = {name: tables[-1][in_base[some]].astype(self.types[name])} if has_base else None
+                    merged = merge_tensors(
+                        rows,
+                        self._weights_of(group.holders),
+                        method,
+                        base=origin,
+                        names=[self.inputs[i].name for i in group.holders],
+                        who=WHO,
+                        **options,
+                    )
+                    out[group.rows[some]] = merged[name]
         return out
 
     def _weights_of(self, holders: Sequence[int]) -> Weights | None:
