@@ -25,6 +25,7 @@ _PUBLIC = {
     "LinearHead": "embedrm.heads.linear",
     "LogisticRouter": "embedrm.routers.logistic",
     "MLPHead": "embedrm.heads.mlp",
+    "MergedEncoder": "embedrm.encoders.merged",
     "MergedRewardModel": "embedrm.composites.merged",
     "MixtureRewardModel": "embedrm.composites.mixture",
     "PooledRewardModel": "embedrm.composites.pooled",
@@ -46,6 +47,7 @@ _PUBLIC = {
     "evaluate": "embedrm.reporting.evaluation",
     "load_bundled": "embedrm.datasets.bundled",
     "load_encoder": "embedrm.encoders",
+    "merge_encoders": "embedrm.merging.encoders",
     "merge_heads": "embedrm.merging.heads",
     "read_preferences": "embedrm.datasets",
 }
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from embedrm.datasets.bundled import load_bundled
     from embedrm.encoders import load_encoder
     from embedrm.encoders.hashing import HashingEncoder
+    from embedrm.encoders.merged import MergedEncoder
     from embedrm.encoders.sentence import SentenceEncoder
     from embedrm.encoding import encode
     from embedrm.evaluation.connectivity import diagnose_comparisons
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
     from embedrm.heads.linear import LinearHead
     from embedrm.heads.mlp import MLPHead
     from embedrm.heads.random import RandomHead
+    from embedrm.merging.encoders import merge_encoders
     from embedrm.merging.heads import merge_heads
     from embedrm.numerics.annotation import Annotator
     from embedrm.pipeline import RewardPipeline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from embedrm.registry import Registry
 
 # How encoders are read and merged; whatever merges parameters comes after encoders, and is found by its folder.
 ENCODER_KINDS: Registry = Registry("kind of encoder that can be merged", "embedrm.merging.kinds")
+
+_merging = threading.RLock()
 
 
 @ENCODERS.register("merged")
@@ -166,7 +169,7 @@ class MergedEncoder(Encoder):
                 "kind": "merged",
                 "scheme": 1,
                 "models": parts,
-                "weights": self.get_params()["weights"],
+                "weights": self._plain_weights(options),
                 "method": self.method,
                 "options": options,
                 "base": None if self.base is None else _identity(SentenceEncoder(str(self.base))),
@@ -174,33 +177,48 @@ class MergedEncoder(Encoder):
             }
         return dict(self._fingerprint)
 
+    def _plain_weights(self, options: Mapping[str, Any]) -> list[float] | None:
+        """Weights as numbers: none given are equal ones, unless an option stands for them."""
+        if self.weights is None:
+            return None if options.get("t") is not None else [1.0 / len(self.models)] * len(self.models)
+        return [float(weight) for weight in self.weights]
+
     def materialise(self) -> Path:
         """Merge now, if that has not been done, and return the folder: an ordinary sentence-transformers model."""
         return Path(self._merged().model)
 
     def _merged(self) -> SentenceEncoder:
-        if self._whole is None:
-            digest = self.fingerprint_digest()
-            kept = None if self.cache is None else Path(self.cache).expanduser() / digest
-            if kept is None or not kept.is_dir():
-                kind = ENCODER_KINDS.get(self.general.files.kind)()
-                parent = Path(tempfile.mkdtemp(prefix="embedrm-merged-")) if kept is None else kept.parent
-                place = parent / digest
-                if kept is None:
-                    weakref.finalize(self, shutil.rmtree, parent, ignore_errors=True)
-                kind.merge(
-                    [str(model) for model in self.models],
-                    place,
-                    self.weights,
-                    self.method,
-                    base=self.base,
-                    accept=self.accept,
-                    rotation=self.rotation,
-                    **dict(self.options or {}),
-                )
-                kept = place
-            self._whole = SentenceEncoder(str(kept), **self._limits())
-        return self._whole
+        with _merging:
+            if self._whole is None:
+                self._whole = SentenceEncoder(str(self._folder()), **self._limits())
+            return self._whole
+
+    def _folder(self) -> Path:
+        digest = self.fingerprint_digest()
+        if self.cache is None:
+            parent = Path(tempfile.mkdtemp(prefix="embedrm-merged-"))
+            weakref.finalize(self, shutil.rmtree, parent, ignore_errors=True)
+        else:
+            parent = Path(self.cache).expanduser()
+        place = parent / digest
+        if place.is_dir():
+            return place
+        try:
+            ENCODER_KINDS.get(self.general.files.kind)().merge(
+                [str(model) for model in self.models],
+                place,
+                self.weights,
+                self.method,
+                base=self.base,
+                accept=self.accept,
+                rotation=self.rotation,
+                **dict(self.options or {}),
+            )
+        except (OSError, InvalidInputError):
+            # another process may have put the same folder there meanwhile, and it is whole
+            if not place.is_dir():
+                raise
+        return place
 
     def _reader(self) -> SentenceEncoder:
         """Return who knows the merged tokens: the first model where all tokenizers are the same, without merging."""

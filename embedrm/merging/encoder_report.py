@@ -144,7 +144,7 @@ class _Comparison:
                 b,
                 *said,
                 False,
-                "rows are matched by token; those without one are the first's",
+                "rows are matched by token, the others are the first's",
             )
         types = [n for n in both if ours[n][0] != theirs[n][0]]
         if types:

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tuning_base import TEXTS
 
-from embedrm import HashingEncoder, SentenceEncoder, load_encoder
+from embedrm import SentenceEncoder, load_encoder
 from embedrm.encoders import encoder_from_spec
 from embedrm.encoders.merged import MergedEncoder
 from embedrm.errors import InvalidInputError, ModelError
@@ -221,6 +221,22 @@ def test_tokens_of_two_of_three_are_merged_between_them(general, wider, base_fol
     a, w = weights_of(general)[TABLE], tokens_of(wider).index("red")
     expected = o[k] + 0.5 * (a[k] - o[k]) + 0.3 * (b[w] - o[k]) + 0.2 * (c[w] - o[k])
     np.testing.assert_allclose(weights_of(tmp_path / "t")[TABLE][k], expected, atol=1e-6)
+
+
+def test_weights_that_are_not_normalised_leave_no_token_short(general, wider, tmp_path) -> None:
+    second = moved(wider, tmp_path / "second", 9)
+    merge_encoders([general, wider, second], tmp_path / "m", [0.5, 0.3, 0.2], normalize=False)
+    merge_encoders([general, wider, second], tmp_path / "n", [0.5, 0.3, 0.2])
+    np.testing.assert_allclose(weights_of(tmp_path / "m")[TABLE], weights_of(tmp_path / "n")[TABLE], atol=1e-6)
+
+
+def test_a_word_list_beside_the_tokenizer_does_not_contradict_it(general, wider, domain, tmp_path) -> None:
+    first = Path(shutil.copytree(general, tmp_path / "first"))
+    (first / "vocab.txt").write_text("\n".join(tokens_of(first)) + "\n")
+    merge_encoders([first, wider], tmp_path / "m")
+    assert not (tmp_path / "m" / "vocab.txt").exists()
+    merge_encoders([first, domain], tmp_path / "n")
+    assert (tmp_path / "n" / "vocab.txt").read_bytes() == (first / "vocab.txt").read_bytes()
 
 
 def test_byte_pairs_cannot_be_joined(copy, tmp_path) -> None:
@@ -525,4 +541,15 @@ def test_a_cache_folder_is_filled_once(general, domain, tmp_path) -> None:
     assert (again.materialise() / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(InvalidInputError, match="at least one encoder"):
         MergedEncoder().fingerprint()
-    assert HashingEncoder.registered_name != MergedEncoder.registered_name
+
+
+def test_merged_encoder_passes_on_what_it_is_given(general, copy, tmp_path) -> None:
+    _not_normalised(other := copy("other"))
+    pair = [str(general), str(other)]
+    with pytest.raises(InvalidInputError, match="normalisation"):
+        MergedEncoder(pair).encode(TEXTS)
+    assert MergedEncoder(pair, accept=["normalisation"]).encode(TEXTS, ("final",))["final"].shape == (len(TEXTS), 32)
+    assert MergedEncoder(pair).fingerprint_digest() == MergedEncoder(pair, [0.5, 0.5]).fingerprint_digest()
+    by_t = MergedEncoder([str(general)] * 2, method="slerp", options={"t": 0.25})
+    assert by_t.fingerprint()["weights"] is None
+    np.testing.assert_array_equal(by_t.encode(TEXTS, (1,))[1], SentenceEncoder(str(general)).encode(TEXTS, (1,))[1])

@@ -134,6 +134,8 @@ def test_tables_in_different_bases_are_refused_or_rotated(tmp_path) -> None:
     np.testing.assert_allclose(merged_table(tmp_path / "m"), expected, atol=1e-5)
     merge_encoders([a, b], tmp_path / "as-they-are", [0.5, 0.5], accept=["basis"])
     assert not np.allclose(merged_table(tmp_path / "as-they-are"), expected, atol=0.1)
+    own = MergedEncoder([str(a), str(b)], rotation="procrustes").encode(["a prime cat"])["final"]
+    np.testing.assert_array_equal(own, vectors(tmp_path / "m", ["a prime cat"]))
     # distances of the domain table survive the rotation
     merge_encoders([a, b], tmp_path / "one", [0, 1], rotation="procrustes")
     known = ["the cat sat", "it is red", "a dog ran"]
