@@ -138,13 +138,9 @@ class _Comparison:
                 "shapes", b, said[0], said[1], True, f"{len(wrong)} tensors cannot be added; merge encoders of one size"
             )
         if table in both and ours[table][1][:1] != theirs[table][1][:1]:
-            said = [str(e[table][1][0]) for e in (ours, theirs)]
+            n, m = (e[table][1][0] for e in (ours, theirs))
             self.tell(
-                "rows of the token table",
-                b,
-                *said,
-                False,
-                "rows are matched by token, the others are the first's",
+                "rows of the token table", b, n, m, False, "rows are matched by token, the others are the first's"
             )
         types = [n for n in both if ours[n][0] != theirs[n][0]]
         if types:
