@@ -205,9 +205,12 @@ class TunedEncoder:
         """
         place = self.folder / ADAPTER
         if not place.is_dir():
-            raise ModelError(
-                f"{self.folder} has no adapter: it was tuned with method={self.config.method!r}, not 'lora'."
+            why = (
+                "its weights are merged of several models"
+                if "merge" in self.facts_
+                else f"it was tuned with method={self.config.method!r}, not 'lora'"
             )
+            raise ModelError(f"{self.folder} has no adapter: {why}.")
         return place
 
     def encoder(self, **options: Any) -> SentenceEncoder:
