@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
+from embedrm.composites.ensemble import FEW_GROUPS
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads.linear import LinearHead
 from embedrm.heads.ridge import RidgeHead
@@ -19,7 +20,6 @@ from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_preferences
 
 Members = Sequence[tuple[str, RewardModel]]
-FEW_GROUPS = ("raise", "adapt")
 
 
 @COMPOSITES.register("merged")

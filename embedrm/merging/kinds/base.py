@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -66,7 +67,7 @@ def weight_files(place: Path) -> list[Path]:
     return [single] if single.is_file() else sorted(place.glob("model-*.safetensors"))
 
 
-class EncoderKind:
+class EncoderKind(ABC):
     """How encoders of one kind are read, compared and merged."""
 
     registered_name: ClassVar[str]
@@ -75,13 +76,13 @@ class EncoderKind:
         """Return the model's tensors, in the names in which they are saved."""
         return EncoderTensors.of(files)
 
+    @abstractmethod
     def table(self, entries: Entries) -> str | None:
         """Return the name of the token table; None where it cannot be told."""
-        raise NotImplementedError
 
+    @abstractmethod
     def vocabulary(self, files: ModelFiles) -> Vocabulary:
         """Return the tokenizer's vocabulary as the model's loader builds it."""
-        raise NotImplementedError
 
     def settings(self, files: Sequence[ModelFiles]) -> list[dict[str, Any]]:
         """Return settings of each model on which vectors depend, beside tensors, tokenizer and later modules."""
