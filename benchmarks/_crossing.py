@@ -27,6 +27,27 @@ COLUMNS = [
 ]
 
 
+TRIALS = [
+    {"key": "method", "label": "method"},
+    {"key": "settings", "label": "rate and step"},
+    {"key": "loss", "label": "held-out loss", "kind": "number", "digits": 4},
+    {"key": "accuracy", "label": "held-out accuracy", "kind": "share"},
+    {"key": "training", "label": "training", "kind": "seconds", "note": "core-seconds"},
+    {"key": "chosen", "label": "chosen"},
+]
+
+
+def trial_rows(work: Any, tuned: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what every tried learning rate gave."""
+    chosen = work.factors()
+    return [
+        {"method": method, "settings": cell["settings"], **cell["held_out"]}
+        | {"training": cell["core_seconds"]["training"], "chosen": "yes" if chosen.get(method) == factor else ""}
+        for (method, n, factor), cell in sorted(work.all_cells().items())
+        if method in tuned and n == work.trial_size
+    ]
+
+
 def cost(cell: dict[str, Any]) -> float:
     """Core-seconds from text to a model."""
     return float(sum(cell["core_seconds"].values()))
@@ -90,17 +111,22 @@ def report(
         f"{facts['n_pairs']:,} test pairs of {facts['n_groups']:,} prompt groups in {len(facts['domains'])} domains, a "
         "fixed sample of the files' own test splits; intervals are clustered by prompt group and about these prompts only.",
         "One seed of the subsets and of tuning: what another draw would give is not in the intervals.",
-        f"The reference is '{reference}', best by held-out loss in real_heads. Tuned encoders have the default settings, "
-        "chosen on other data. A fifth of the training groups chooses l2 or stops the tuning; frozen heads are fitted again "
-        "on all pairs, tuned encoders are not.",
-        "Core-seconds are processor time of all threads. Reading the files and loading the models is not in those of frozen "
-        "heads; loading is in those of tuning.",
+        f"The reference is '{reference}', best by held-out loss in real_heads. A fifth of the training groups chooses l2, "
+        "or stops the tuning; frozen heads are fitted again on all pairs, tuned encoders are not. Learning rates of tuned "
+        f"encoders are chosen at {work.trial_size:,} pairs, by the same held-out groups, for all sizes; other settings are "
+        "the defaults.",
+        "Core-seconds are processor time of all threads; trials of learning rates are in a table of their own. Reading the "
+        "files and loading the models is not in those of frozen heads; loading is in those of tuning.",
     ]
     if missing:
         made.notes.append(f"Not run yet: {', '.join(f'{method} at {n:,}' for method, n in missing)}.")
     made.add_section(
         "Every cell", tables=[{"name": "cells", "title": "All domains in one model", "columns": COLUMNS, "rows": rows}]
     )
+    if trials := trial_rows(work, tuned):
+        caption = f"Held-out loss at {work.trial_size:,} pairs; the lowest of each method is chosen."
+        table = {"name": "rates", "title": "Learning rates", "columns": TRIALS, "rows": trials, "caption": caption}
+        made.add_section("Learning rates", tables=[table])
     made.add_section("Curves", figures=figures(work.sizes, methods, tuned, reference, value, cells, differences))
     return made, missing
 

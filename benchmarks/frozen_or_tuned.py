@@ -9,13 +9,14 @@ pairs are a fixed sample of the files' own test splits, drawn in the same way; t
 Frozen arms are linear Bradley-Terry heads with l2 chosen by log loss on a fifth of the training groups and fitted again on
 all pairs. `frozen, joint text` reads what the tuned encoders read (prompt and response as one text of 128 tokens, pooled
 layer 6) and moves nothing: what it gains over the others is the text's, what tuning gains over it is tuning's. Tuned arms
-have the defaults of TuningConfig, which were chosen on other data; the same share of the groups says when to stop, and
-`epochs` gives small training sets more passes. They learn from four fifths of the pairs only. One seed.
+have the defaults of TuningConfig but for the learning rate: of a third, one and three times the default it is the one with
+the lowest held-out loss at 1,000 pairs, for all sizes. The same share of the groups says when to stop, and `epochs` gives
+small training sets more passes. They learn from four fifths of the pairs only. One seed.
 
 Core-seconds are processor time of all threads: of a frozen head, encoding the training texts once and all its fits; of a
-tuned encoder, all its steps and evaluations. Encoding the test texts is told apart. Every cell's facts are a line of
-`cells.jsonl` in the work folder; a run does the cells that are not there, smallest first, and goes on inside a tuning that
-was killed. `--cells lora:250,full` chooses; results are written once no cell is missing.
+tuned encoder, all its steps and evaluations at the chosen rate. Encoding the test texts is told apart. Every cell's facts
+are a line of `cells.jsonl` in the work folder; a run does the cells that are not there, smallest first, and goes on inside
+a tuning that was killed. `--cells lora:250,full` chooses; results are written once no cell is missing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ PART = 20
 # small training sets ask for more than the grid of real_heads.py has
 GRID = (*L2, 100.0, 1000.0)
 HELD_OUT = 0.2
+# of the default learning rate of a method, tried at one size
+FACTORS = (1.0, 1 / 3, 3.0)
 FROZEN: dict[str, dict[str, Any]] = {
     "frozen, final": VIEWS["final"],
     "frozen, 2,4,6": VIEWS["2,4,6"],
@@ -117,6 +120,7 @@ class Work:
         folder.mkdir(parents=True, exist_ok=True)
         data = load(a)
         self.sizes = (24, 48) if a.smoke else SIZES
+        self.trial_size = 24 if a.smoke else 1000
         self.training = dict(zip(self.sizes, nested(data.split("train"), self.sizes, ORDER_SEED)))
         (self.test,) = nested(data.split("test"), [60 if a.smoke else N_TEST], ORDER_SEED)
         self.base = str(tiny_base(folder / "base")) if a.smoke else (a.encoder or TunedEncoder().config.base)
@@ -133,25 +137,50 @@ class Work:
         """The encoder of a side: joint texts are cut as tuned encoders cut them."""
         return SentenceEncoder(self.base, **(self.limits if side == "joint" else {}))
 
-    def identity(self, method: str, n: int) -> str:
+    def identity(self, method: str, n: int, factor: float = 1.0) -> str:
         """What a cell depends on: a line of another identity is not this cell."""
-        frozen = method in FROZEN
-        how = (
-            [FROZEN[method], GRID] if frozen else TunedEncoder(method=named(method), epochs=epochs(n)).config.to_dict()
-        )
+        how = [FROZEN[method], GRID] if method in FROZEN else self.tuned(method, n, factor).config.to_dict()
         facts = [method, how, self.base, self.training[n].fingerprint(), self.test.fingerprint(), HELD_OUT]
         return hashlib.blake2b(json.dumps(facts, default=str).encode(), digest_size=8).hexdigest()
 
+    def tuned(self, method: str, n: int, factor: float) -> TunedEncoder:
+        """Return what a tuned cell fits, at a multiple of the method's default learning rate."""
+        one = TunedEncoder(base=self.base, method=named(method)).config
+        return TunedEncoder(
+            one,
+            epochs=1 if self.smoke else epochs(n),
+            learning_rate=float(f"{one.step_size * factor:.2g}"),
+            n_layers=1 if self.smoke else 2,
+            validation_fraction=HELD_OUT,
+            **self.limits,
+        )
+
     def cells(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """Facts of the finished cells."""
-        found: dict[tuple[str, int], dict[str, Any]] = {}
+        """Facts of the finished cells; of tuned ones those at the rate chosen for their method."""
+        found, factors = self.all_cells(), self.factors()
+        return {
+            (m, n): cell for (m, n, factor), cell in found.items() if factor == (1.0 if m in FROZEN else factors.get(m))
+        }
+
+    def factors(self) -> dict[str, float]:
+        """The multiple of the default rate with the lowest held-out loss, of methods that were tried at all of them."""
+        found, chosen = self.all_cells(), {}
+        for method in TUNED.values():
+            tried = [(method, self.trial_size, factor) for factor in FACTORS]
+            if all(key in found for key in tried):
+                chosen[method] = min(tried, key=lambda key: found[key]["held_out"]["loss"])[2]
+        return chosen
+
+    def all_cells(self) -> dict[tuple[str, int, float], dict[str, Any]]:
+        """Facts of all finished cells, by method, size and multiple of the default rate."""
+        found: dict[tuple[str, int, float], dict[str, Any]] = {}
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
         for line in lines:
             try:
                 cell = json.loads(line)
             except ValueError:  # a kill in the middle of a line
                 continue
-            key = (cell["method"], cell["n"])
+            key = (cell["method"], cell["n"], cell.get("factor", 1.0))
             if cell["n"] in self.training and cell["identity"] == self.identity(*key):
                 found[key] = cell
         return found
@@ -265,17 +294,10 @@ class Meter:
         return start
 
 
-def tuned_cell(work: Work, method: str, n: int) -> dict[str, Any]:
+def tuned_cell(work: Work, method: str, n: int, factor: float) -> dict[str, Any]:
     """Tune, and score the test pairs with the tuned reward."""
-    tuned = TunedEncoder(
-        base=work.base,
-        method=named(method),
-        epochs=1 if work.smoke else epochs(n),
-        n_layers=1 if work.smoke else 2,
-        validation_fraction=HELD_OUT,
-        **work.limits,
-    )
-    folder = work.folder / f"{named(method)}-{n}-{work.identity(method, n)}"
+    tuned = work.tuned(method, n, factor)
+    folder = work.folder / f"{named(method)}-{n}-{work.identity(method, n, factor)}"
     meter = Meter(folder.with_suffix(".seconds"), tuned.config.checkpoint_every)
     wall = time.perf_counter()
     if folder.is_dir():
@@ -295,10 +317,12 @@ def tuned_cell(work: Work, method: str, n: int) -> dict[str, Any]:
     shutil.rmtree(folder)
     meter.file.unlink(missing_ok=True)
     return {
+        "factor": factor,
         "core_seconds": {"encoding": 0.0, "training": training},
         "wall_seconds": wall,
         "scoring_core_seconds": scoring,
-        "settings": f"step {known['best_step']:,} of {known['steps']:,} (planned {known['steps_planned']:,})",
+        "settings": f"rate {tuned.config.step_size:g}, step {known['best_step']:,} of {known['steps']:,} (planned "
+        f"{known['steps_planned']:,})",
         "held_out": {"loss": best["validation_loss"], "accuracy": best["validation_accuracy"]},
         "parameters": known["parameters_tuned"],
         "margins": margins,
@@ -321,6 +345,16 @@ def wanted(text: str | None, sizes: Sequence[int]) -> list[tuple[str, int]]:
     return [cell for cell in every if cell in chosen]
 
 
+def left(work: Work, method: str, n: int) -> Iterator[tuple[int, float]]:
+    """Yield what is still to do for a cell: trials of the learning rate, if they are not done, and the cell."""
+    if method in TUNED.values():
+        for factor in FACTORS:
+            if (method, work.trial_size, factor) not in work.all_cells():
+                yield work.trial_size, factor
+    if (method, n) not in work.cells():
+        yield n, work.factors().get(method, 1.0)
+
+
 def main() -> None:
     options = parser(__doc__)
     add_options(options)
@@ -336,14 +370,17 @@ def main() -> None:
         home = Path(os.environ.get("EMBEDRM_HOME") or Path.home() / ".cache" / "embedrm")
         work = Work(a, Path(temporary) / "work" if a.smoke else a.work or home / "frozen_or_tuned")
         for method, n in [] if a.report else wanted(a.cells, work.sizes):
-            if (method, n) in work.cells():
-                continue
-            cell = (frozen_cell if method in FROZEN else tuned_cell)(work, method, n)
-            margins = [float(f"{margin:.6g}") for margin in cell.pop("margins")]
-            load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-            fixed = {"method": method, "n": n, "identity": work.identity(method, n), "load_average": load_average}
-            work.add({**fixed, **cell, "margins": margins})
-            print(f"{time.perf_counter() - started:.0f} s: {method}, {n:,} pairs: {cell}", file=sys.stderr, flush=True)
+            for size, factor in left(work, method, n):
+                if method in FROZEN:
+                    cell = frozen_cell(work, method, size)
+                else:
+                    cell = tuned_cell(work, method, size, factor)
+                margins = [float(f"{margin:.6g}") for margin in cell.pop("margins")]
+                load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+                fixed = {"method": method, "n": size, "identity": work.identity(method, size, factor)}
+                work.add({**fixed, "load_average": load_average, **cell, "margins": margins})
+                took = time.perf_counter() - started
+                print(f"{took:.0f} s: {method}, {size:,} pairs: {cell}", file=sys.stderr, flush=True)
         made, missing = report(work, [*FROZEN, *TUNED.values()], list(TUNED.values()), REFERENCE, PLAIN)
         made.provenance.update(
             collect(

@@ -61,11 +61,18 @@ def bars(enabled: bool = True) -> Iterator[Progress]:
                     return
                 if task is None:
                     task = progress.add_task(label, total=total, rate="")
-                progress.update(task, completed=done, total=total, rate=f"{done / max(elapsed, 1e-9):,.0f}/s")
+                progress.update(task, completed=done, total=total, rate=_speed(done / max(elapsed, 1e-9)))
 
             return step
 
         yield start
+
+
+def _speed(rate: float) -> str:
+    """Say how many a second, or how many seconds one takes where it is less than one."""
+    if rate >= 10 or rate <= 0:
+        return f"{rate:,.0f}/s"
+    return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
 
 
 class _Lines:
@@ -82,4 +89,4 @@ class _Lines:
         self.last = now
         rate = done / max(now - self.began, 1e-9)
         left = (total - done) / rate if rate > 0 else float("inf")
-        self.write(f"{self.label}: {done:,}/{total:,}, {rate:,.0f}/s, {left:,.0f} s left")
+        self.write(f"{self.label}: {done:,}/{total:,}, {_speed(rate)}, {left:,.0f} s left")

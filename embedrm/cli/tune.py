@@ -48,7 +48,8 @@ def _listing() -> list[str]:
     kinds = {
         "What is read": ("max_length", "truncation", "batch_tokens", "epochs", "max_steps"),
         "Steps": ("learning_rate", "head_learning_rate", "weight_decay", "warmup", "clip", "dropout"),
-        "Stopping and checkpoints": ("validation_fraction", "patience", "evaluate_every", "checkpoint_every"),
+        "Stopping": ("validation_fraction", "patience", "evaluations_per_epoch", "evaluate_every"),
+        "Checkpoints": ("checkpoint_every",),
         "Of lora": ("rank", "alpha", "lora_dropout", "target_modules"),
         "Of top": ("n_layers",),
         "Of masked-token": ("mask_share",),

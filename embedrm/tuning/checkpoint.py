@@ -16,7 +16,7 @@ from embedrm.errors import InvalidInputError, ModelError
 from embedrm.store.files import make_folder, write_atomic
 from embedrm.tuning.loop import Position, Run
 
-FORMAT = 1
+FORMAT = 2
 NAME = "checkpoint.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -49,7 +49,7 @@ class Checkpoints:
             tensors |= {f"{moment}.{name}": state[moment] for moment in _MOMENTS if moment in state}
         position = asdict(run.position)
         position["best_loss"] = repr(position["best_loss"])
-        header = {"format": FORMAT, "identity": self.identity, "position": position}
+        header = {"format": FORMAT, "identity": self.identity, "position": position, "threads": run.threads}
         write_atomic(self.folder, [_to_bytes(tensors, header)], NAME)
         for path in self.folder.glob("best-*.safetensors"):
             if path.name != _best_name(run.position):
@@ -78,6 +78,8 @@ class Checkpoints:
         self._refuse_other(header["identity"])
         position = {**header["position"], "best_loss": float(header["position"]["best_loss"])}
         run.position = Position(**position)
+        if run.config.threads is None:
+            run.threads = int(header["threads"])
         with torch.no_grad():
             for name, parameter in run.parameters.items():
                 parameter.copy_(tensors[f"parameter.{name}"])

@@ -71,12 +71,16 @@ class TuningConfig:
         Share of the prompt groups held out, to stop by and to choose the best state; 0 holds out none.
     patience : int
         Evaluations without a lower held-out loss before it stops.
+    evaluations_per_epoch : int
+        How often the held-out loss is looked at in an epoch, at even distances. A small encoder can be past its best before
+        it has seen all pairs twice.
     evaluate_every : int, optional
-        Steps between evaluations; once an epoch where absent.
+        Steps between evaluations, instead.
     checkpoint_every : int
         Steps between checkpoints.
     threads : int, optional
-        Threads torch uses; its own setting where absent.
+        Threads torch uses; its own setting where absent, and for a run that goes on the number it began with: sums of
+        other threads differ in the last bits.
     random_state : int
         Every draw follows from it and the number of the step.
     """
@@ -105,7 +109,8 @@ class TuningConfig:
     views: str = "dropout"
     temperature: float = 0.05
     validation_fraction: float = 0.1
-    patience: int = 2
+    patience: int = 3
+    evaluations_per_epoch: int = 2
     evaluate_every: int | None = None
     checkpoint_every: int = 50
     threads: int | None = None
@@ -121,7 +126,9 @@ class TuningConfig:
                 raise unknown_name(f"{name} of tuning", getattr(self, name), known)
         if self.truncation not in SHORTENING_POLICIES:
             raise unknown_name("truncation of tuning", self.truncation, SHORTENING_POLICIES)
-        for name in ("n_layers", "rank", "epochs", "batch_tokens", "max_length", "patience", "checkpoint_every"):
+        for name in ("n_layers", "rank", "epochs", "batch_tokens", "max_length", "patience"):
+            self._whole(name, 1)
+        for name in ("evaluations_per_epoch", "checkpoint_every"):
             self._whole(name, 1)
         for name in ("max_steps", "evaluate_every", "threads"):
             if getattr(self, name) is not None:

@@ -59,7 +59,7 @@ def estimate(session: Session) -> TuningEstimate:
     ranked = np.argsort(tokens, kind="stable")
     chosen = [int(ranked[-1]), *(int(ranked[len(ranked) * i // _TIMED]) for i in range(1, _TIMED))]
     seconds = []
-    with torch_threads(run.config.threads), seeded():
+    with torch_threads(run.threads), seeded():
         for place in [chosen[0], *chosen]:
             began = time.perf_counter()
             run.position.step = place
@@ -69,7 +69,7 @@ def estimate(session: Session) -> TuningEstimate:
     per_token = sum(timed) / max(1, int(tokens[chosen].sum()))
     held = problem.tokens_of(problem.held) if len(problem.held) else 0
     every = run.config.evaluate_every
-    evaluations = len(run.epoch_ends) if every is None else -(-run.n_steps // every)
+    evaluations = len(run.evaluated_after) if every is None else -(-run.n_steps // every)
     moving = sum(p.numel() for p in run.parameters.values()) * 4
     return TuningEstimate(
         seconds=per_token * (float(tokens.sum()) + held * evaluations / 3.0),

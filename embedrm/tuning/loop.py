@@ -79,6 +79,8 @@ class Run:
         What moves, by name; the head's names begin with ``head.``.
     plan : list of (int, ndarray)
         Epoch and items of every step.
+    threads : int
+        Of torch in every step.
     best : dict of str to torch.Tensor
         The parameters where the held-out loss was lowest.
     """
@@ -100,14 +102,17 @@ class Run:
         )
         self.sizes = [size for size, _ in groups]
         self.plan: list[tuple[int, Rows]] = []
-        self.epoch_ends: set[int] = set()
+        self.evaluated_after: set[int] = set()
+        self.threads = config.threads or torch.get_num_threads()
         self.scale: list[float] = []
         for epoch in range(config.epochs):
             batches = problem.epoch(config, epoch)
             self.plan += [(epoch, batch) for batch in batches]
             # of a mean over the epoch, whatever the sizes of its batches
             self.scale += [len(batches) / float(problem.weight[problem.training].sum())] * len(batches)
-            self.epoch_ends.add(len(self.plan))
+            parts = config.evaluations_per_epoch
+            before = len(self.plan) - len(batches)
+            self.evaluated_after |= {before + -(-len(batches) * part // parts) for part in range(1, parts + 1)}
         if config.max_steps is not None:
             self.plan = self.plan[: config.max_steps]
         self.position = Position()
@@ -140,7 +145,7 @@ class Run:
         from embedrm.encoders.backbone import torch_threads
 
         at = self.position
-        with torch_threads(self.config.threads), seeded():
+        with torch_threads(self.threads), seeded():
             while at.step < self.n_steps and not at.stopped:
                 began = time.perf_counter()
                 self.take_step()
@@ -159,7 +164,7 @@ class Run:
 
     def _is_due(self, step: int) -> bool:
         every = self.config.evaluate_every
-        return step == self.n_steps or (step in self.epoch_ends if every is None else step % every == 0)
+        return step == self.n_steps or (step in self.evaluated_after if every is None else step % every == 0)
 
     def take_step(self) -> None:
         """One batch forwards, backwards, and a step of the optimiser."""

@@ -189,6 +189,18 @@ def test_early_stopping_takes_the_best_state(base_folder, preferences, tmp_path)
     assert np.log1p(np.exp(-margins)).mean() == pytest.approx(losses[best], abs=1e-4)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_evaluations_stand_at_even_distances_in_every_epoch(base_folder, preferences, parts):
+    run = session(base_folder, preferences, epochs=2, evaluations_per_epoch=parts).run
+    steps = run.n_steps // 2
+    assert steps >= 3
+    due = [step for step in range(1, run.n_steps + 1) if run._is_due(step)]
+    assert len(due) == 2 * parts
+    assert {steps, 2 * steps} <= set(due)
+    gaps = np.diff([0, *due])
+    assert gaps.max() - gaps.min() <= 1
+
+
 def test_only_the_top_blocks_move(base_folder, preferences, tmp_path):
     from safetensors.numpy import load_file
 
@@ -258,6 +270,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(base_folder, preferences, tmp
     assert weights(parts.folder) == weights(whole.folder)
     assert parts.history_ == whole.history_
     assert not (tmp_path / "parts.unfinished").exists()
+
+
+def test_a_run_goes_on_with_the_threads_it_began_with_unless_asked(base_folder, preferences, tmp_path):
+    from embedrm.tuning.checkpoint import Checkpoints
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = session(base_folder, preferences).run
+        assert first.threads == 2
+        Checkpoints(tmp_path, {}).save(first)
+        torch.set_num_threads(1)
+        for asked, expected in ((None, 2), (1, 1)):
+            run = session(base_folder, preferences, threads=asked).run
+            assert run.threads == 1
+            assert Checkpoints(tmp_path, {}).restore(run)
+            assert run.threads == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_run_stopped_after_its_last_step_is_only_saved(base_folder, preferences, tmp_path, monkeypatch):
