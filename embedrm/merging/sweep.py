@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,21 +85,10 @@ def sweep_heads(
         raise unknown_name("criterion of sweep_heads (by)", by, CRITERIA)
     if by == "log_loss" and not general.margins_are_logits:
         raise InvalidInputError("sweep_heads(by='log_loss') needs margins that are log-odds; choose by='accuracy'")
-    if "weights" in options:
-        raise InvalidInputError("sweep_heads sets the weights itself, to 1 - lambda and lambda; leave weights out")
     if of_domain is not None and of_domain not in validation.domains:
         raise unknown_name("domain of the validation pairs", of_domain, validation.domains)
     splits = {"validation": validation} | ({} if test is None else {"test": check_preferences(test, "sweep_heads")})
-    if _is_linear(general, domain, kind, options):
-        margins = {name: _linear(general, domain, prefs, grid, options) for name, prefs in splits.items()}
-    else:
-        margins = {name: np.empty((len(grid), len(prefs))) for name, prefs in splits.items()}
-        for i, lam in enumerate(grid):
-            merged = merge_heads(
-                [general, domain], [1.0 - lam, lam], kind, **({"names": ["general", "domain"]} | options)
-            )
-            for name, prefs in splits.items():
-                margins[name][i] = merged.margins(prefs)
+    margins = sweep_margins(general, domain, splits, lambdas=lambdas, method=kind, **options)
     facts: dict[str, Any] = {
         "method": kind.registered_name,
         "lambdas": grid.tolist(),
@@ -110,6 +99,58 @@ def sweep_heads(
         facts[name] = _curves(margins[name], prefs, general.margins_are_logits, quantiles)
     facts["chosen"] = _chosen(facts, by, of_domain)
     return facts
+
+
+def sweep_margins(
+    general: Head,
+    domain: Head,
+    splits: Mapping[str, EmbeddedPreferences],
+    *,
+    lambdas: Sequence[float] = LAMBDAS,
+    method: str | type[MergeMethod] = "linear",
+    **options: Any,
+) -> dict[str, NDArray[np.float64]]:
+    """Margins of the merged head at every lambda, on several sets of pairs; nothing is chosen.
+
+    Parameters
+    ----------
+    general, domain, lambdas, method, **options
+        As in :func:`sweep_heads`.
+    splits : mapping of name to EmbeddedPreferences
+
+    Returns
+    -------
+    dict of name to ndarray of shape (n_lambdas, n_pairs)
+    """
+    kind, grid = make_method(method), _grid(lambdas)
+    if "weights" in options:
+        raise InvalidInputError("sweep_heads sets the weights itself, to 1 - lambda and lambda; leave weights out")
+    if _is_linear(general, domain, kind, options):
+        return {name: _linear(general, domain, prefs, grid, options) for name, prefs in splits.items()}
+    margins = {name: np.empty((len(grid), len(prefs))) for name, prefs in splits.items()}
+    for i, lam in enumerate(grid):
+        merged = merge_heads([general, domain], [1.0 - lam, lam], kind, **({"names": ["general", "domain"]} | options))
+        for name, prefs in splits.items():
+            margins[name][i] = merged.margins(prefs)
+    return margins
+
+
+def choose_lambda(lambdas: Sequence[float], values: ArrayLike, *, lowest: bool = False) -> tuple[float, float, int]:
+    """Return the lambda of the best value by :data:`TIE_RULE`, that value, and how many lambdas are as good.
+
+    Parameters
+    ----------
+    lambdas : sequence of float
+    values : array-like of shape (n_lambdas,)
+        Of validation pairs.
+    lowest : bool
+        Whether the lowest value is best (a loss).
+    """
+    found = np.asarray(values, dtype=np.float64)
+    best = found.min() if lowest else found.max()
+    # equal but for the rounding of a mean
+    tied = np.asarray(lambdas)[np.abs(found - best) <= 1e-12 * max(1.0, abs(best))]
+    return float(tied.min()), float(best), len(tied)
 
 
 def _grid(lambdas: ArrayLike) -> NDArray[np.float64]:
@@ -164,26 +205,23 @@ def _curves(
     if not labelled.any():
         raise InvalidInputError("sweep_heads needs at least one pair that is not a tie in every split, got none")
     kept = margins if labelled.all() else margins[:, labelled]
-    named = prefs.domain[labelled].tolist()
-    domains = sorted(set(named))
-    place = {name: d for d, name in enumerate(domains)}
-    code = np.array([place[name] for name in named])
-    counts = np.bincount(code)
-    share = np.eye(len(domains))[code] / counts[code][:, None]
-    credit = pair_credit(kept)
-    loss = _log_losses(kept, prefs.outcome[labelled]) if logits else None
-    by_domain = credit @ share
-    loss_by_domain = None if loss is None else loss @ share
+    names, code = np.unique(prefs.domain[labelled], return_inverse=True)
+    domains, counts = names.tolist(), np.bincount(code)
+    share = np.zeros((len(code), len(domains)))
+    share[np.arange(len(code)), code] = 1.0 / counts[code]
+    # by domain, then over all pairs
+    credit = _means(pair_credit(kept), share)
+    loss = _means(_log_losses(kept, prefs.outcome[labelled]), share) if logits else None
     return {
         "n_pairs": int(labelled.sum()),
         "n_ties": int((~labelled).sum()),
         "n_by_domain": dict(zip(domains, counts.tolist())),
-        "accuracy": credit.mean(axis=1).tolist(),
-        "log_loss": None if loss is None else loss.mean(axis=1).tolist(),
+        "accuracy": credit[:, -1].tolist(),
+        "log_loss": None if loss is None else loss[:, -1].tolist(),
         "by_domain": {
             name: {
-                "accuracy": by_domain[:, d].tolist(),
-                "log_loss": None if loss_by_domain is None else loss_by_domain[:, d].tolist(),
+                "accuracy": credit[:, d].tolist(),
+                "log_loss": None if loss is None else loss[:, d].tolist(),
             }
             for d, name in enumerate(domains)
         },
@@ -194,12 +232,20 @@ def _curves(
     }
 
 
+def _means(values: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means over the pairs of each domain, then over all of them."""
+    return np.concatenate([values @ share, values.mean(axis=1, keepdims=True)], axis=1)
+
+
 def _log_losses(margins: NDArray[np.float64], outcome: NDArray[np.float64]) -> NDArray[np.float64]:
     """:func:`embedrm.numerics.bradley_terry.log_loss` to 1e-15, at a fraction of its time: most of a sweep is this."""
-    losses = np.exp(-np.abs(margins))
+    # in place, since fresh memory of this size costs more than the arithmetic
+    losses = np.abs(margins)
+    np.negative(losses, out=losses)
+    np.exp(losses, out=losses)
     losses += 1.0
     np.log(losses, out=losses)
-    losses += np.maximum(-margins, 0.0)
+    losses -= np.minimum(margins, 0.0)
     if (outcome != 1.0).any():
         losses += (1.0 - outcome) * margins
     return losses
@@ -207,16 +253,13 @@ def _log_losses(margins: NDArray[np.float64], outcome: NDArray[np.float64]) -> N
 
 def _chosen(facts: dict[str, Any], by: str, of_domain: str | None) -> dict[str, Any]:
     curve = facts["validation"] if of_domain is None else facts["validation"]["by_domain"][of_domain]
-    values = np.asarray(curve[by])
-    best = values.max() if by == "accuracy" else values.min()
-    # equal but for the rounding of a mean
-    tied = np.asarray(facts["lambdas"])[np.abs(values - best) <= 1e-12 * max(1.0, abs(best))]
+    lam, best, n_tied = choose_lambda(facts["lambdas"], curve[by], lowest=by == "log_loss")
     n = facts["validation"]["n_pairs"] if of_domain is None else facts["validation"]["n_by_domain"][of_domain]
     return {
-        "lambda": float(tied.min()),
+        "lambda": lam,
         "by": by,
         "domain": of_domain,
         "n_pairs": n,
-        "value": float(best),
-        "n_tied": len(tied),
+        "value": best,
+        "n_tied": n_tied,
     }
