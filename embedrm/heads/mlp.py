@@ -265,6 +265,9 @@ class MLPHead(FeatureHead):
         self.validation_losses_ = np.array([losses[m] for losses in trained.validation_losses])
         first = trained.first.member(m)
         self.init_ = array_digest(_named([w[0] for w in first.weights], [b[0] for b in first.biases]))
+        # of a merge, or of a task without preferences, that these weights have replaced
+        for name in ("merge_", "trunk_task_"):
+            vars(self).pop(name, None)
         return self
 
     def _network(self, n_members: int = 1) -> Network:

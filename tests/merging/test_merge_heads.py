@@ -449,3 +449,22 @@ def test_what_fit_from_refuses(fork):
         MLPHead(**OPTIONS).fit_from(PREFS, LinearHead().fit(PREFS))
     with pytest.raises(InvalidInputError, match=r"hidden layers of \(5,\), got \(12, 8\)"):
         MLPHead(**OPTIONS | {"hidden": (5,)}).fit_from(PREFS, start)
+
+
+class TestFittedAgain:
+    """What is told of a merged head is gone once it is fitted anew."""
+
+    def test_a_linear_head(self):
+        merged = merge_heads(linear_pair(RAW))
+        assert merged.merge_["method"] == "linear"
+        again = merged.fit(PREFS)
+        assert not hasattr(again, "merge_")
+        np.testing.assert_array_equal(again.coef_, linear_pair(RAW)[0].coef_)
+
+    def test_a_perceptron_and_a_trunk(self, fork):
+        start, general, domain = fork
+        merged = merge_heads([general, domain], [0.7, 0.3], layers="trunk")
+        assert not hasattr(merged.fit_from(PREFS, start), "merge_")
+        trunk = clone(domain).initialise(PREFS)
+        trunk.trunk_task_, trunk.merge_ = domain.trunk_task_, {}
+        assert not {"trunk_task_", "merge_"} & set(vars(trunk.fit(PREFS)))
