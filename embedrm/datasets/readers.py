@@ -276,6 +276,8 @@ def open_source(path: str | Path) -> RowSource:
         Where the file is missing, a folder, unreadable, or of an unknown suffix.
     """
     place = str(path)
+    if Path(path).is_dir():
+        raise DataError(_folder(Path(path)), place)
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     last = suffixes[-1] if suffixes else ""
     inner = suffixes[-2] if last == ".gz" and len(suffixes) > 1 else last
@@ -291,13 +293,23 @@ def open_source(path: str | Path) -> RowSource:
     return Table(place, _TABLES[inner]) if inner in _TABLES else ParquetFile(place)
 
 
+def _folder(path: Path) -> str:
+    """Say what to give instead of a folder."""
+    names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+    here = [name for name in names if name.lower().removesuffix(".gz").endswith(SUFFIXES)]
+    if not here:
+        return f"this is a folder without a file of preferences ({', '.join(SUFFIXES)}); give a file."
+    shown = ", ".join(ascii_name(name) for name in here[:3])
+    return f"this is a folder; give the files in it, such as {shown} ({len(here)} there)."
+
+
 def _open(path: str) -> IO[bytes]:
     try:
         return open(path, "rb")
     except FileNotFoundError:
         raise DataError("there is no such file; check the path.", path) from None
     except IsADirectoryError:
-        raise DataError("this is a folder; give the files in it.", path) from None
+        raise DataError(_folder(Path(path)), path) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(f"the file cannot be opened ({reason}); check the path and its rights.", path) from None

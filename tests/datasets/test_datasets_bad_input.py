@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedrm.datasets import PreferenceDataset, read_preferences
+from embedrm.datasets.readers import open_source
 from embedrm.errors import DataError
 
 FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -443,3 +444,16 @@ def test_parquet_cut_anywhere(tmp_path, place):
     path = tmp_path / "a.parquet"
     path.write_bytes(content[: place % len(content)])
     ends_well(path, "skip")
+
+
+def test_a_folder_is_answered_with_the_files_in_it(tmp_path):
+    with pytest.raises(DataError, match=r"a folder without a file of preferences"):
+        open_source(tmp_path)
+    (tmp_path / "b.jsonl.gz").write_bytes(b"")
+    (tmp_path / "notes.md").write_text("x")
+    with pytest.raises(DataError, match=r"this is a folder; give the files in it, such as b\.jsonl\.gz \(1 there\)"):
+        open_source(tmp_path)
+    # a folder that is called like a file is a folder all the same
+    (tmp_path / "data.csv").mkdir()
+    with pytest.raises(DataError, match="this is a folder"):
+        open_source(tmp_path / "data.csv")
