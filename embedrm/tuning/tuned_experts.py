@@ -103,7 +103,9 @@ class TunedExperts:
         checkpoints = Checkpoints(work, {**run_identity(self.config, session, template), "experts": network})
         run = session.run
         resumed = run.position.step if checkpoints.restore(run) else None
-        run.train(progress("tuning (experts)"), checkpoints.save, checkpoints.save_best)
+        start = run.position.step
+        step = progress("tuning (experts)" + (f" from step {start}" if start else ""))
+        run.train(lambda done, total: step(done - start, total - start), checkpoints.save, checkpoints.save_best)
         run.finish()
         facts = as_json({**run_facts(self.config, session, template), **network})
         _save(place, session, experts, facts)
