@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from embedrm.cli import cache, compare, curve, data, encode, evaluate, fit, merge, reproduce, score, tune
+from embedrm.cli import best_of_n, cache, compare, curve, data, encode, evaluate, fit, merge, reproduce, score, tune
 from embedrm.cli._guard import Guarded, bare_help, write
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(compare.compare)
+app.command("best-of-n")(best_of_n.best_of_n)
 app.command("curve")(curve.curve)
 app.command("reproduce", cls=reproduce.ReproduceCommand)(reproduce.reproduce)
 app.add_typer(cache.app, name="cache")

@@ -16,7 +16,20 @@ from typer.core import TyperGroup
 
 from embedrm.errors import EmbedRMError
 
-ORDER = ("reproduce", "data", "encode", "tune", "fit", "merge", "evaluate", "compare", "curve", "score", "cache")
+ORDER = (
+    "reproduce",
+    "data",
+    "encode",
+    "tune",
+    "fit",
+    "merge",
+    "evaluate",
+    "compare",
+    "best-of-n",
+    "curve",
+    "score",
+    "cache",
+)
 FOUND, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
 # The base of the parser's own errors; typer either brings its own or takes click's, so it is found by inheritance.
@@ -45,6 +58,7 @@ _WORDS = {
     "allow_group_leak=True": "--allow-group-leak",
     "with form=... (--form ...)": "with --form",
     "resume=False": "--no-resume",
+    "missing='drop-prompts' or 'drop-responses'": "--missing drop-prompts or --missing drop-responses",
     "method='full'": "--method full",
     "method='lora'": "--method lora",
     "accept='": "--accept '",
