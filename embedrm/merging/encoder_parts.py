@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedrm.encoders.files import sha256_of
+from embedrm.errors import InvalidInputError
 from embedrm.merging.encoder_inputs import RECORD, MergeInput
 from embedrm.merging.rotation import rotated
-from embedrm.merging.safetensor_files import Array
+from embedrm.merging.safetensor_files import REAL_TYPES, Array, SafetensorFiles
 from embedrm.store.files import write_json
 from embedrm.tuning.saving import FACTS, HEAD
 
@@ -28,19 +30,85 @@ _NOT_COPIED = (
 
 
 class View(Mapping[str, Array]):
-    """Some tensors of a model, in a common type, read when asked for."""
+    """Some tensors of a model, in a common type (or their own), read when asked for."""
 
-    def __init__(self, tensors: Mapping[str, Array], names: Sequence[str], types: Mapping[str, Any]) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Array], names: Sequence[str], types: Mapping[str, Any] | None = None
+    ) -> None:
         self.tensors, self.names, self.types = tensors, list(names), types
 
     def __getitem__(self, name: str) -> Array:
-        return self.tensors[name].astype(self.types[name], copy=False)
+        found = self.tensors[name]
+        return found if self.types is None else found.astype(self.types[name], copy=False)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+class Moments(Mapping[str, Array]):
+    """Moments of one model from a file: arrays of the shapes of its tensors, none negative."""
+
+    def __init__(self, path: Path, model: MergeInput, who: str) -> None:
+        self.path, self._files = path, SafetensorFiles([path])
+        stated = self._files.metadata.get("model")
+        if stated is not None and stated != model.digest:
+            raise InvalidInputError(
+                f"{who}: the moments in {path} are those of another model than {model.name}; give one file for each model, "
+                "in the order of the models"
+            )
+
+    def check(self, model: MergeInput, names: Sequence[str], who: str) -> None:
+        """Raise unless there are moments of all these tensors, of their shapes."""
+        entries = model.tensors.entries
+        lacking = [name for name in names if name not in self._files]
+        if lacking:
+            raise InvalidInputError(
+                f"{who}: {self.path} has no moments of {lacking[0]!r}"
+                + (f" and {len(lacking) - 1} more tensors" if len(lacking) > 1 else "")
+                + f" of {model.name}; write the moments of this very model"
+            )
+        for name in names:
+            found = self._files.entries[name][1]
+            if found != entries[name][1]:
+                raise InvalidInputError(
+                    f"{who}: moments of {name!r} in {self.path} have shape {list(found)}, and the tensor of {model.name} "
+                    f"{list(entries[name][1])}; write the moments of this very model"
+                )
+
+    def facts(self) -> dict[str, str]:
+        """Name of the file, and the digest of its content."""
+        return {"file": self.path.name, "digest": sha256_of(self.path)}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._files[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def open_moments(
+    paths: Sequence[str | Path], inputs: Sequence[MergeInput], names: Sequence[str], rotation: str, who: str
+) -> list[Moments]:
+    """Open a file of moments for each model, and check it against the tensors that are to be merged."""
+    if isinstance(paths, (str, Path)) or len(paths) != len(inputs):
+        n = 1 if isinstance(paths, (str, Path)) else len(paths)
+        raise InvalidInputError(
+            f"{who} needs moments as a list of {len(inputs)} files, one for each model in their order; got {n}"
+        )
+    if rotation != "none":
+        raise InvalidInputError(
+            f"{who} cannot rotate moments, which belong to the axes as they are; leave rotation out"
+        )
+    found = [Moments(Path(path).expanduser(), one, who) for path, one in zip(paths, inputs)]
+    for moments, one in zip(found, inputs):
+        moments.check(one, [n for n in names if one.tensors.entries[n][0] in REAL_TYPES], who)
+    return found
 
 
 class Rotated(Mapping[str, Array]):

@@ -6,32 +6,27 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from embedrm.encoders.files import read_model
 from embedrm.errors import InvalidInputError
 from embedrm.merging.compatibility import CompatibilityReport
-from embedrm.merging.encoder_inputs import RECORD, MergeInput, open_inputs
-from embedrm.merging.encoder_parts import Rotated, View, copy_small_files, keep_head
-from embedrm.merging.encoder_report import compare_inputs, is_unread, shared_rows
+from embedrm.merging.encoder_inputs import RECORD, open_inputs
+from embedrm.merging.encoder_parts import copy_small_files, keep_head
+from embedrm.merging.encoder_report import compare_inputs
+from embedrm.merging.encoder_tensors import WHO, EncoderMerge
 from embedrm.merging.kinds.base import module_places
-from embedrm.merging.methods.base import MergeMethod, Weights, check_weights, make_method
-from embedrm.merging.rotation import procrustes
-from embedrm.merging.safetensor_files import Array, in_memory, write_safetensors
-from embedrm.merging.tensors import iter_merged, merge_tensors
-from embedrm.merging.vocabulary import VocabularyPlan, plan_vocabulary, same_ids
+from embedrm.merging.methods.base import MergeMethod, check_weights, make_method
+from embedrm.merging.safetensor_files import write_safetensors
+from embedrm.merging.vocabulary import VocabularyPlan
 from embedrm.store.files import make_folder, sync_folder, write_json
 from embedrm.tuning.saving import HEAD, check_free
 
 FORMAT = 1
-WHO = "merge_encoders"
-# Rows of a token table that are merged at a time.
-_ROWS = 4096
 # Files that would contradict a tokenizer.json with more tokens.
 _STALE = ("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json")
 
@@ -46,6 +41,7 @@ def merge_encoders(
     accept: Sequence[str] = (),
     rotation: str = "none",
     names: Sequence[str] | None = None,
+    moments: Sequence[str | Path] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     r"""Merge encoders of one architecture and base into a folder; nothing is trained.
@@ -67,7 +63,7 @@ def merge_encoders(
         Equal where absent. How they are normalised is the method's (``normalize``). Of a model of weight zero nothing is
         taken, not even its tokens: :math:`\lambda = 0` is the general model.
     method : str or MergeMethod
-        See :data:`embedrm.merging.MERGE_METHODS`; all but ``fisher``.
+        See :data:`embedrm.merging.MERGE_METHODS`.
     base : str or path, optional
         The encoder that all came from, for methods on deltas.
     accept : sequence of str
@@ -77,6 +73,9 @@ def merge_encoders(
         over the tokens they share. For tables that were reduced (by principal components) apart.
     names : sequence of str, optional
         What to call the models; their folders' names where absent.
+    moments : sequence of str or path, optional
+        For ``fisher``: a safetensors file for each model, in their order, such as
+        :func:`embedrm.merging.encoder_fisher.write_encoder_moments` writes.
     **options
         Of the method, such as ``density``, ``normalize``, ``lambda``.
 
@@ -104,9 +103,12 @@ def merge_encoders(
     """
     kind = make_method(method)
     chosen = kind.check_options(options)
-    if kind.moments:
+    if kind.moments != (moments is not None):
         raise InvalidInputError(
-            f"{WHO} has no moments for {kind.registered_name!r}: no labels are read here; take another method"
+            f"{WHO} needs moments for the method {kind.registered_name!r}: a file for each model, which "
+            "embedrm.merging.encoder_fisher.write_encoder_moments writes from a tuned folder and labelled pairs"
+            if kind.moments
+            else f"{WHO} got moments, which the method {kind.registered_name!r} has no use for; leave them out"
         )
     place = Path(output).expanduser()
     check_free(place)
@@ -120,13 +122,13 @@ def merge_encoders(
         )
     report = compare_inputs(inputs, start, accept, rotation)
     report.require(WHO)
-    merge = _Merge(inputs, start, w, kind, chosen, rotation)
+    merge = EncoderMerge(inputs, start, w, kind, chosen, rotation, moments)
     record = _record(merge, report, accept)
     make_folder(place.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
         copy_small_files(inputs[0], temporary)
-        merge.write(temporary)
+        _write(merge, temporary)
         keep_head(inputs[0], temporary, record)
         write_json(temporary, RECORD, record)
         os.chmod(temporary, 0o755)
@@ -140,181 +142,49 @@ def merge_encoders(
     return record
 
 
-class _Merge:
-    """One merge, ready to be written."""
+def _write(merge: EncoderMerge, folder: Path) -> None:
+    """Write weights, and the tokenizer and configuration where the vocabulary has grown."""
+    first = merge.inputs[0]
+    places = module_places(first.files)
+    for prefix, place in places.items():
+        of = [n for n in first.tensors.entries if n.startswith(prefix) and (prefix or "/" not in n)]
+        entries = {n[len(prefix) :]: first.tensors.entries[n] for n in of}
+        if merge.plan is not None and not prefix:
+            kind, shape = entries[str(merge.table)]
+            entries[str(merge.table)] = (kind, (merge.plan.n_rows, *shape[1:]))
+        target = folder / place.relative_to(first.files.folder)
+        make_folder(target)
+        write_safetensors(target / "model.safetensors", entries, merge.stream(of, prefix))
+    if merge.plan is not None:
+        _write_vocabulary(merge, folder, merge.plan)
 
-    def __init__(
-        self,
-        inputs: list[MergeInput],
-        base: MergeInput | None,
-        weights: Weights | None,
-        method: type[MergeMethod],
-        options: dict[str, Any],
-        rotation: str,
-    ) -> None:
-        self.inputs, self.base, self.weights, self.method, self.options = inputs, base, weights, method, options
-        self.rotation = rotation
-        everyone = [*inputs, *([] if base is None else [base])]
-        # a uniform method must see a zero to refuse it
-        asked = range(len(inputs)) if weights is None or method.uniform else np.flatnonzero(weights).tolist()
-        self.involved = sorted({0, *asked})
-        first = inputs[0]
-        ours = first.tensors.entries
-        self.table = first.kind.table(ours)
-        common = [name for name in ours if all(name in one.tensors.entries for one in everyone)]
-        # what only the first model has, and no vector depends on; the report has refused anything else
-        self.kept = [name for name in ours if name not in common]
-        self.left_out = sorted(
-            {n for one in inputs[1:] for n, (t, _) in one.tensors.entries.items() if n not in ours and is_unread(n, t)}
+
+def _write_vocabulary(merge: EncoderMerge, folder: Path, plan: VocabularyPlan) -> None:
+    first = merge.inputs[0]
+    inner = folder / first.files.first.relative_to(first.files.folder)
+    config = json.loads(text) if (text := _text(inner / "config.json")) else None
+    if config is not None and plan.n_rows != first.tensors.entries[str(merge.table)][1][0]:
+        write_json(inner, "config.json", first.kind.grown_settings(config, plan.n_rows))
+    if not plan.grown:
+        return
+    for name in _STALE:
+        (inner / name).unlink(missing_ok=True)
+    text = json.dumps(plan.vocabulary.description, ensure_ascii=False)
+    (inner / "tokenizer.json").write_text(text, encoding="utf-8")
+    found = first.kind.vocabulary(read_model(folder))
+    if found.ids != plan.vocabulary.ids:
+        n_other = sum(found.ids.get(token) != i for token, i in plan.vocabulary.ids.items())
+        raise InvalidInputError(
+            f"{WHO} cannot append tokens to the tokenizer of {first.name}: once loaded, {n_other:,} tokens have other "
+            "ids; give both encoders one vocabulary"
         )
-        self.plan = self._plan()
-        self.names = [name for name in common if self.plan is None or name != self.table]
-        self.types = {n: np.result_type(*(in_memory(one.tensors.entries[n][0]) for one in everyone)) for n in common}
-        self.tensors: list[Mapping[str, Array]] = [one.tensors for one in everyone]
-        if rotation == "procrustes":
-            self._rotate(everyone)
-
-    def _plan(self) -> VocabularyPlan | None:
-        """Plan the merged vocabulary; None where all have the same rows for the same tokens."""
-        some = [self.inputs[i] for i in self.involved] + ([] if self.base is None else [self.base])
-        # a table of another size has rows that belong to no token, or tokens of its own
-        alike = not self.table or len({one.tensors.entries[self.table][1] for one in some}) == 1
-        one_file = len({one.files.tokenizer_digest() for one in some}) == 1
-        if alike and (one_file or same_ids([one.vocabulary for one in some])):
-            return None
-        if self.table is None:
-            raise InvalidInputError(f"{WHO} does not know the token table of this architecture by name")
-        known = {i: self.inputs[i].vocabulary for i in self.involved}
-        rows = {i: self.inputs[i].tensors.entries[self.table][1][0] for i in self.involved}
-        return plan_vocabulary(known, rows, [one.name for one in self.inputs], WHO)
-
-    def _rotate(self, everyone: list[MergeInput]) -> None:
-        first, table = self.inputs[0], self.table or ""
-        if len(module_places(first.files)) > 1:
-            raise InvalidInputError(
-                f"{WHO} cannot rotate a table whose vectors go through a layer with weights of its own; leave rotation out"
-            )
-        for i, one in enumerate(everyone):
-            if i and (i >= len(self.inputs) or i in self.involved):
-                rows = shared_rows(first.vocabulary, one.vocabulary)
-                matrix = procrustes(first.tensors[table], one.tensors[table], *rows)
-                self.tensors[i] = Rotated(one.tensors, table, matrix)
-
-    # -- tensors --------------------------------------------------------------------------------------------------
-
-    def _merged(self, names: Sequence[str]) -> Iterator[tuple[str, Array]]:
-        views = [View(tensors, names, self.types) for tensors in self.tensors]
-        return iter_merged(
-            views[: len(self.inputs)],
-            self.weights,
-            self.method,
-            base=None if self.base is None else views[-1],
-            names=[one.name for one in self.inputs],
-            who=WHO,
-            **self.options,
-        )
-
-    def _merged_table(self, plan: VocabularyPlan) -> Array:
-        """Merge the token table row by row: each token among the models that have it."""
-        name = self.table or ""
-        tables = [tensors[name] for tensors in self.tensors]
-        out = np.zeros((plan.n_rows, tables[0].shape[1]), dtype=self.types[name])
-        out[: len(tables[0])] = tables[0]
-        start = None if self.base is None else self.base.vocabulary
-        for group in plan.groups:
-            if len(group.holders) == 1:
-                (only,) = group.holders
-                out[group.rows] = tables[only][group.in_model[only]]
-                continue
-            in_base = np.array([-1 if start is None else start.ids.get(token, -1) for token in group.tokens])
-            for has_base in (True, False):
-                part = np.flatnonzero((in_base >= 0) == has_base)
-                method, options = (
-                    (self.method, self.options) if has_base or start is None else (make_method("linear"), {})
-                )
-                # rows of an elementwise method do not know of each other, and a few at a time take little memory
-                pieces = max(1, len(part) // _ROWS) if method.elementwise else 1
-                for some in np.array_split(part, pieces):
-                    if not len(some):
-                        continue
-                    rows = [{name: tables[i][group.in_model[i][some]].astype(self.types[name])} for i in group.holders]
-                    origin = {name: tables[-1][in_base[some]].astype(self.types[name])} if has_base else None
-                    merged = merge_tensors(
-                        rows,
-                        self._weights_of(group.holders),
-                        method,
-                        base=origin,
-                        names=[self.inputs[i].name for i in group.holders],
-                        who=WHO,
-                        **options,
-                    )
-                    out[group.rows[some]] = merged[name]
-        return out
-
-    def _weights_of(self, holders: Sequence[int]) -> Weights | None:
-        if self.weights is None:
-            return None
-        some = self.weights[list(holders)]
-        if self.method.on == "deltas" or self.method.uniform or not some.sum():
-            return some
-        found: Weights = some if len(some) == len(self.weights) else some * (self.weights.sum() / some.sum())
-        return found
-
-    # -- files ----------------------------------------------------------------------------------------------------
-
-    def write(self, folder: Path) -> None:
-        """Write weights, and the tokenizer and configuration where the vocabulary has grown."""
-        first = self.inputs[0]
-        places = module_places(first.files)
-        for prefix, place in places.items():
-            of = [n for n in first.tensors.entries if n.startswith(prefix) and (prefix or "/" not in n)]
-            entries = {n[len(prefix) :]: first.tensors.entries[n] for n in of}
-            if self.plan is not None and not prefix:
-                kind, shape = entries[str(self.table)]
-                entries[str(self.table)] = (kind, (self.plan.n_rows, *shape[1:]))
-            target = folder / place.relative_to(first.files.folder)
-            make_folder(target)
-            write_safetensors(target / "model.safetensors", entries, self._stream(of, prefix))
-        if self.plan is not None:
-            self._write_vocabulary(folder, self.plan)
-
-    def _stream(self, of: Sequence[str], prefix: str) -> Iterator[tuple[str, Array]]:
-        first = self.inputs[0]
-        for name in of:
-            if name in self.kept:
-                yield name[len(prefix) :], first.tensors[name]
-        if self.plan is not None and not prefix:
-            yield str(self.table), self._merged_table(self.plan)
-        names = [n for n in of if n in set(self.names)]
-        if names:
-            yield from ((name[len(prefix) :], array) for name, array in self._merged(names))
-
-    def _write_vocabulary(self, folder: Path, plan: VocabularyPlan) -> None:
-        first = self.inputs[0]
-        inner = folder / first.files.first.relative_to(first.files.folder)
-        config = json.loads(text) if (text := _text(inner / "config.json")) else None
-        if config is not None and plan.n_rows != first.tensors.entries[str(self.table)][1][0]:
-            write_json(inner, "config.json", first.kind.grown_settings(config, plan.n_rows))
-        if not plan.grown:
-            return
-        for name in _STALE:
-            (inner / name).unlink(missing_ok=True)
-        text = json.dumps(plan.vocabulary.description, ensure_ascii=False)
-        (inner / "tokenizer.json").write_text(text, encoding="utf-8")
-        found = first.kind.vocabulary(read_model(folder))
-        if found.ids != plan.vocabulary.ids:
-            n_other = sum(found.ids.get(token) != i for token, i in plan.vocabulary.ids.items())
-            raise InvalidInputError(
-                f"{WHO} cannot append tokens to the tokenizer of {first.name}: once loaded, {n_other:,} tokens have other "
-                "ids; give both encoders one vocabulary"
-            )
 
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _record(merge: _Merge, report: CompatibilityReport, accept: Sequence[str]) -> dict[str, Any]:
+def _record(merge: EncoderMerge, report: CompatibilityReport, accept: Sequence[str]) -> dict[str, Any]:
     inputs, plan = merge.inputs, merge.plan
     # of one base is what all of the same base, or that base itself, give
     origins = {one.origin for one in inputs}
@@ -328,6 +198,7 @@ def _record(merge: _Merge, report: CompatibilityReport, accept: Sequence[str]) -
         "weights": None if merge.weights is None else merge.weights.tolist(),
         "options": merge.options,
         "rotation": merge.rotation,
+        "moments": None if merge.moments is None else [m.facts() for m in merge.moments],
         "accepted": [accept] if isinstance(accept, str) else list(accept),
         "models": [one.identity() for one in inputs],
         "base": None if merge.base is None else merge.base.identity(),

@@ -29,6 +29,7 @@ _TYPES: dict[str, str] = {
 }
 # NumPy has no bfloat16: such tensors are float32 in memory, and rounded when they are written.
 _BFLOAT = "BF16"
+REAL_TYPES = ("F64", "F32", "F16", _BFLOAT)
 
 
 class SafetensorFiles(Mapping[str, Array]):
@@ -42,10 +43,12 @@ class SafetensorFiles(Mapping[str, Array]):
     ----------
     entries : dict of str to (type, shape)
         As the headers tell: a type is a name of the format, such as ``"F32"``.
+    metadata : dict of str to str
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self.entries: dict[str, tuple[str, tuple[int, ...]]] = {}
+        self.metadata: dict[str, str] = {}
         self._places: dict[str, tuple[Path, int]] = {}
         for path in paths:
             self._read_header(path)
@@ -60,6 +63,7 @@ class SafetensorFiles(Mapping[str, Array]):
             size = path.stat().st_size - 8 - length
             for name, entry in header.items():
                 if name == "__metadata__":
+                    self.metadata.update({str(key): str(value) for key, value in entry.items()})
                     continue
                 start, end = entry["data_offsets"]
                 if entry["dtype"] not in _TYPES and entry["dtype"] != _BFLOAT:
@@ -73,7 +77,7 @@ class SafetensorFiles(Mapping[str, Array]):
                     raise ValueError(f"{name!r} is in two files")
                 self.entries[name] = (entry["dtype"], tuple(entry["shape"]))
                 self._places[name] = (path, 8 + length + start)
-        except (OSError, ValueError, KeyError, TypeError) as err:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
             raise ModelError(f"{path} is no whole safetensors file ({err}). Save or download the model again.") from err
 
     def __getitem__(self, name: str) -> Array:
@@ -96,7 +100,10 @@ class SafetensorFiles(Mapping[str, Array]):
 
 
 def write_safetensors(
-    path: Path, entries: Mapping[str, tuple[str, tuple[int, ...]]], tensors: Iterable[tuple[str, Array]]
+    path: Path,
+    entries: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: Iterable[tuple[str, Array]],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a safetensors file from tensors that come in any order, each once; only one is in memory.
 
@@ -106,13 +113,15 @@ def write_safetensors(
     entries : mapping of str to (type, shape)
         Of all tensors that will come.
     tensors : iterable of (str, ndarray)
+    metadata : mapping of str to str, optional
+        Beside the format.
 
     Raises
     ------
     ModelError
         A tensor too many, too few, or of another shape: a bug of whoever calls.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
     # widest types first, so that all are aligned
     for name in sorted(entries, key=lambda name: (-_width(entries[name][0]), name)):

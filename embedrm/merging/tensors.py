@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedrm.errors import InvalidInputError
-from embedrm.merging.methods.base import Array, MergeMethod, Weights, check_weights, make_method
+from embedrm.merging.methods.base import Array, MergeMethod, Pieces, Weights, check_weights, make_method
 from embedrm.numerics.digest import array_digest
 
 Tensors = Mapping[str, NDArray[Any]]
-
-# Entries that an elementwise method merges at a time: what it allocates stays small beside the tensors.
-_PIECE = 1 << 20
 
 
 def merge_tensors(
@@ -27,6 +25,7 @@ def merge_tensors(
     moments: Sequence[Tensors] | None = None,
     names: Sequence[str] | None = None,
     who: str = "merge_tensors",
+    known: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Array]:
     """Merge models that are mappings of names to arrays; see :func:`iter_merged`, whose tensors it collects.
@@ -36,7 +35,9 @@ def merge_tensors(
     dict of str to ndarray
         In the order of the first model's names, in its shapes and types.
     """
-    merged = iter_merged(models, weights, method, base=base, moments=moments, names=names, who=who, **options)
+    merged = iter_merged(
+        models, weights, method, base=base, moments=moments, names=names, who=who, known=known, **options
+    )
     return dict(merged)
 
 
@@ -49,6 +50,7 @@ def iter_merged(
     moments: Sequence[Tensors] | None = None,
     names: Sequence[str] | None = None,
     who: str = "iter_merged",
+    known: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Iterator[tuple[str, Array]]:
     """Yield (name, merged tensor), one at a time, so that only one tensor of each model need be in memory.
@@ -70,11 +72,17 @@ def iter_merged(
         What to call the models in errors.
     who : str
         Who asks, for errors.
+    known : mapping, optional
+        What :meth:`embedrm.merging.methods.MergeMethod.survey` found, where these tensors are a part of the models; it is
+        asked of these tensors alone where absent. Of models with a weight, in their order.
     **options
         Of the method (:meth:`embedrm.merging.methods.MergeMethod.options`).
 
     Notes
     -----
+    Large tensors are merged in pieces of ``PIECE`` entries: beside the arrays that a mapping returns and the merged one,
+    little is in memory.
+
     A model of weight zero is not read at all. Where one entry of the merged delta is exactly one model's delta, the entry
     is exactly that model's: in real arithmetic base + (x - base) is x.
 
@@ -109,7 +117,10 @@ def iter_merged(
     others += [(f"the moments of {n}", m) for n, m in zip(names, moments or ())]
     for name, other in others:
         check_same_names(models[0], other, names[0], name, who)
-    return _merged(list(models), w, kind, base, moments, names, who, options)
+    # a uniform method must see a zero to refuse it
+    asked = list(range(len(models))) if w is None or kind.uniform else np.flatnonzero(w).tolist()
+    chosen = kind.of_models(options, len(models), asked)
+    return _merged(list(models), w, kind, base, moments, names, who, chosen, asked, known)
 
 
 def _merged(
@@ -121,15 +132,14 @@ def _merged(
     names: Sequence[str],
     who: str,
     options: dict[str, Any],
+    asked: Sequence[int],
+    known: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, Array]]:
-    order = list(models[0])
-    asked = list(range(len(models)))
-    # a uniform method must see a zero to refuse it
-    if weights is not None and not kind.uniform:
-        asked = np.flatnonzero(weights).tolist()
     digests = [array_digest(models[i]) for i in asked] if kind.keyed else []
-    w = None if weights is None else weights[asked]
-    for tensor in order:
+    w = None if weights is None else weights[list(asked)]
+    if known is None:
+        known = kind.survey([partial(each_piece, models[i], base, names[i], who) for i in asked], options)
+    for tensor in list(models[0]):
         first = np.asarray(models[0][tensor])
         read = {i: first if i == 0 else np.asarray(models[i][tensor]) for i in asked}
         origin = None if base is None else np.asarray(base[tensor])
@@ -139,14 +149,24 @@ def _merged(
         if first.dtype.kind in "biu":
             yield tensor, _kept(tensor, arrays, who)
             continue
-        extra = dict(options)
+        extra = {**options, **known}
         if kind.keyed:
             extra["keys"] = [f"{digest}|{tensor}" for digest in digests]
-        known = None if moments is None else [np.asarray(moments[i][tensor]) for i in asked]
-        for m in known or ():
+        about = None if moments is None else [np.asarray(moments[i][tensor]) for i in asked]
+        for m in about or ():
             if m.shape != first.shape:
                 raise InvalidInputError(f"{who}: moments of {tensor!r} must have shape {first.shape}, got {m.shape}")
-        yield tensor, _one(arrays, w, kind, origin, known, extra, first.dtype)
+        yield tensor, _one(arrays, w, kind, origin, about, extra, first.dtype)
+
+
+def each_piece(model: Tensors, base: Tensors | None, name: str, who: str) -> Iterator[Array]:
+    """Yield what a model's real tensors are (beyond a base), piece by piece, in float64 and in their order."""
+    for tensor in model:
+        array = np.asarray(model[tensor])
+        origin = None if base is None else np.asarray(base[tensor])
+        _check_alike(tensor, array, [(name, array)] + ([] if origin is None else [("the base", origin)]), name, who)
+        if array.dtype.kind == "f":
+            yield from Pieces([array], origin)(0)
 
 
 def _one(
@@ -160,28 +180,25 @@ def _one(
 ) -> Array:
     """Merge one tensor, in pieces where the method allows."""
     out = np.empty(arrays[0].shape, dtype=dtype)
-    flat, parts = out.reshape(-1), [slice(None)]
-    if kind.elementwise and out.size > _PIECE:
-        arrays = [a.reshape(-1) for a in arrays]
-        origin = None if origin is None else origin.reshape(-1)
-        moments = None if moments is None else [m.reshape(-1) for m in moments]
-        parts = [slice(start, start + _PIECE) for start in range(0, out.size, _PIECE)]
-    for part in parts:
-        whole = len(parts) == 1
-        pieces = arrays if whole else [a[part] for a in arrays]
-        extra = dict(options)
-        if moments is not None:
-            extra["moments"] = moments if whole else [m[part] for m in moments]
-        if origin is None:
-            merged = kind.merge(pieces, weights, **extra)
+    flat, shape = out.reshape(-1), out.shape
+    in_parts = kind.elementwise or kind.begin is not None
+    pieces = Pieces(arrays, origin, None if in_parts else out.size)
+    step = None if kind.begin is None else kind.begin(pieces, weights, **options)
+    moments = [m.reshape(-1) for m in moments or ()]
+    for part in pieces.parts:
+        found = [pieces.read(i, part) for i in range(len(arrays))]
+        if step is not None:
+            merged = step(found)
         else:
-            start = (origin if whole else origin[part]).astype(np.float64)
-            deltas = [p - start for p in pieces]
-            delta = kind.merge(deltas, weights, **extra)
-            merged = start + delta
-            for piece, own in zip(pieces, deltas):
-                merged = np.where(delta == own, piece, merged)
-        flat[part] = merged.reshape(-1)
+            extra = {**options, "moments": [m[part] for m in moments]} if kind.moments else options
+            whole = found if in_parts else [f.reshape(shape) for f in found]
+            merged = np.asarray(kind.merge(whole, weights, **extra)).reshape(-1)
+        if origin is not None:
+            delta = merged
+            merged = origin.reshape(-1)[part] + delta
+            for array, own in zip(arrays, found):
+                merged = np.where(delta == own, array.reshape(-1)[part], merged)
+        flat[part] = merged
     return out
 
 

@@ -213,6 +213,7 @@ def test_every_method_says_where_it_comes_from_and_what_it_takes(name):
         "random_state",
         "t",
         "floor",
+        "scope",
     }
 
 
@@ -269,7 +270,7 @@ def test_refusals(call, message):
 
 def test_configuration_names_are_understood():
     checked = METHODS["ties"].check_options({"lambda": 0.5, "density": 0.3})
-    assert checked == {"lambda_": 0.5, "density": 0.3, "normalize": True}
+    assert checked == {"lambda_": 0.5, "density": 0.3, "normalize": True, "scope": "tensor"}
     defaults = {name: method.options().get("normalize") for name, method in METHODS.items()}
     assert defaults["linear"] is defaults["ties"] is True
     assert defaults["task_arithmetic"] is defaults["dare_linear"] is defaults["breadcrumbs"] is False

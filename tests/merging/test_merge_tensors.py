@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from embedrm.errors import InvalidInputError
-from embedrm.merging import MERGE_METHODS, tensors
+from embedrm.merging import MERGE_METHODS
+from embedrm.merging.methods import base as methods_base
 from embedrm.merging.tensors import iter_merged, merge_tensors
 
 
@@ -82,14 +83,67 @@ def test_deltas_by_hand():
     np.testing.assert_allclose(merged["w"], [1, 3])
 
 
-@pytest.mark.parametrize("name", [n for n, m in MERGE_METHODS if m.elementwise])
-def test_pieces_give_the_bits_of_the_whole(name, monkeypatch):
-    options = extras(name, [A, B])
-    whole = merge_tensors([A, B], None, name, **options)
-    monkeypatch.setattr(tensors, "_PIECE", 5)
-    pieces = merge_tensors([A, B], None, name, **options)
-    for key in whole:
-        np.testing.assert_array_equal(whole[key], pieces[key])
+@pytest.mark.parametrize("name", MERGE_METHODS.names())
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_pieces_give_what_the_whole_does(name, dtype, monkeypatch):
+    one, two = model(0, dtype), model(1, dtype)
+    options = extras(name, [one, two], density=0.5)
+    for more in ({"scope": "model"}, {"rescale_norm": "l1"}, {}):
+        if set(more) <= set(MERGE_METHODS.get(name).options()):
+            monkeypatch.undo()
+            whole = merge_tensors([one, two], None, name, **options, **more)
+            # a piece ends inside a row, and the last one is shorter
+            monkeypatch.setattr(methods_base, "PIECE", 5)
+            pieces = merge_tensors([one, two], None, name, **options, **more)
+            for key in whole:
+                # sums over a tensor (an angle, a norm) are added up in another order
+                tolerance = {np.float16: 1e-3, np.float32: 1e-6, np.float64: 1e-12}[dtype]
+                exact = name != "slerp" and "rescale_norm" not in more
+                np.testing.assert_allclose(whole[key], pieces[key], rtol=0 if exact else tolerance)
+
+
+def test_trimming_over_the_whole_model_by_hand(monkeypatch):
+    base = {"a": np.zeros(4), "b": np.zeros((2, 2))}
+    one = {"a": np.array([0.1, -0.2, 0.3, 0.4]), "b": np.array([[5.0, -6], [0.5, 0.6]])}
+    two = {"a": np.array([1.0, 0, 0, 0]), "b": np.array([[0.0, 2], [0, -3]])}
+    # a quarter of all eight entries: -6 and 5; 3 and 2
+    for size in (3, 100):
+        monkeypatch.setattr(methods_base, "PIECE", size)
+        merged = merge_tensors([one, two], [1, 1], "ties", base=base, density=0.25, scope="model")
+        np.testing.assert_array_equal(merged["a"], np.zeros(4))
+        np.testing.assert_array_equal(merged["b"], [[5, -6], [0, -3]])
+        # a quarter of each tensor: one entry of each
+        merged = merge_tensors([one, two], [1, 1], "ties", base=base, density=0.25, scope="tensor")
+        np.testing.assert_array_equal(merged["a"], [1, 0, 0, 0.4])
+        np.testing.assert_array_equal(merged["b"], [[0, -6], [0, -3]])
+        # each model its own share; that of a model without a weight is not asked for
+        shares = {"density": [0.125, 9.0, 0.5], "scope": "model"}
+        merged = merge_tensors([one, one, two], [1, 0, 1], "ties", base=base, **shares)
+        np.testing.assert_array_equal(merged["a"], [1, 0, 0, 0])
+        np.testing.assert_array_equal(merged["b"], [[0, -6], [0, -3]])
+    with pytest.raises(InvalidInputError, match=r"unknown scope of ties 'modle'\. Did you mean 'model'"):
+        merge_tensors([one, two], None, "ties", base=base, scope="modle")
+    with pytest.raises(InvalidInputError, match="density to be one number, or 2, one for each model; got 3"):
+        merge_tensors([one, two], None, "ties", base=base, density=[0.1, 0.2, 0.3])
+    with pytest.raises(InvalidInputError, match=r"one shape and type in all models, got \(4,\) .* \(5,\)"):
+        merge_tensors([one, two], None, "ties", base={**base, "a": np.zeros(5)}, scope="model")
+
+
+def test_large_tensors_are_merged_in_little_memory():
+    tracemalloc = pytest.importorskip("tracemalloc")
+    rng = np.random.default_rng(0)
+    shape = (4000, 400)
+    models = [{"w": rng.normal(size=shape).astype(np.float32)} for _ in range(3)]
+    n_bytes = models[0]["w"].nbytes
+    for name in MERGE_METHODS.names():
+        options = extras(name, models[:2], density=0.4)
+        options |= {"base": models[2]} if "base" in options else {}
+        tracemalloc.start()
+        merge_tensors(models[:2], None, name, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # the merged tensor itself is one of these
+        assert peak < 4 * n_bytes, (name, peak / n_bytes)
 
 
 def test_one_tensor_is_read_at_a_time_and_models_without_weight_not_at_all():

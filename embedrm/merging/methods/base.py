@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,10 @@ from embedrm.errors import InvalidInputError, unknown_name
 
 Array = NDArray[Any]
 Weights = NDArray[np.float64]
+Step = Callable[[Sequence[Array]], Array]
+
+# Entries that are merged at a time: what a method allocates stays small beside the tensors, and near the processor.
+PIECE = 1 << 17
 
 
 class MergeMethod:
@@ -30,6 +34,12 @@ class MergeMethod:
     elementwise : bool
         Whether each entry of the result follows from the same entries of the arrays alone, so that large tensors may be
         merged in pieces.
+    begin : callable, optional
+        For a method that must know something of the whole tensor first (a threshold, an angle): ``(pieces, weights, *,
+        **options) -> step`` looks through :class:`Pieces` and returns what merges the pieces, each once and in their order.
+        A method that has neither this nor ``elementwise`` is given whole tensors.
+    each : tuple of str
+        Options that may be one value for all models, or a sequence with one for each.
     keyed : bool
         Whether it draws, and takes ``keys``: one string a model, which together with ``random_state`` decides its draw.
     moments : bool
@@ -42,6 +52,8 @@ class MergeMethod:
     on: ClassVar[str] = "tensors"
     citation: ClassVar[str]
     elementwise: ClassVar[bool] = False
+    begin: ClassVar[Callable[..., Step] | None] = None
+    each: ClassVar[tuple[str, ...]] = ()
     keyed: ClassVar[bool] = False
     moments: ClassVar[bool] = False
     uniform: ClassVar[bool] = False
@@ -73,6 +85,81 @@ class MergeMethod:
                 "suits all models; give one"
             )
         return whole
+
+    @classmethod
+    def of_models(cls, options: Mapping[str, Any], n: int, rows: Sequence[int]) -> dict[str, Any]:
+        """Return the options for some of n models: of those with a value for each model, the values of these models."""
+        out = dict(options)
+        for name in cls.each:
+            value = out.get(name)
+            if isinstance(value, (list, tuple, np.ndarray)):
+                if len(value) != n:
+                    raise InvalidInputError(
+                        f"{cls.registered_name} needs {name} to be one number, or {n}, one for each model; got {len(value)}"
+                    )
+                out[name] = [value[i] for i in rows]
+        return out
+
+    @classmethod
+    def survey(cls, models: Sequence[Callable[[], Iterator[Array]]], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Find what must be known of whole models before their first tensor is merged; passed on to ``begin``.
+
+        Parameters
+        ----------
+        models : sequence of callables
+            Of each model, what yields all that is to be merged of it, in pieces (1-D, float64), in the order in which it
+            will be merged.
+        options : mapping
+            All of them.
+        """
+        return {}
+
+
+class Pieces:
+    """Arrays of one shape, or what they are beyond an origin, read in pieces.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+    origin : ndarray, optional
+        What is subtracted from each.
+    size : int, optional
+        Entries of a piece.
+
+    Attributes
+    ----------
+    n_models, n_entries : int
+    parts : list of slice
+        Of the flat arrays.
+    """
+
+    def __init__(self, arrays: Sequence[Array], origin: Array | None = None, size: int | None = None) -> None:
+        self._arrays = [array.reshape(-1) for array in arrays]
+        self._origin = None if origin is None else origin.reshape(-1)
+        self.n_models, self.n_entries = len(arrays), self._arrays[0].size
+        step = PIECE if size is None else size
+        self.parts = [slice(start, start + step) for start in range(0, self.n_entries, step)]
+
+    def read(self, i: int, part: slice) -> Weights:
+        """Return a piece of model i in float64."""
+        found: Weights = self._arrays[i][part].astype(np.float64)
+        if self._origin is not None:
+            found -= self._origin[part]
+        return found
+
+    def __call__(self, i: int) -> Iterator[Weights]:
+        """Yield all pieces of model i."""
+        return (self.read(i, part) for part in self.parts)
+
+
+def in_pieces(begin: Callable[..., Step], arrays: Sequence[Array], weights: Weights | None, **options: Any) -> Array:
+    """Merge arrays by a method that is defined piece by piece."""
+    pieces = Pieces(arrays)
+    step = begin(pieces, weights, **options)
+    out = np.empty(pieces.n_entries)
+    for part in pieces.parts:
+        out[part] = step([pieces.read(i, part) for i in range(pieces.n_models)])
+    return out.reshape(arrays[0].shape)
 
 
 def make_method(method: str | type[MergeMethod]) -> type[MergeMethod]:
@@ -124,6 +211,14 @@ def check_share(value: Any, name: str, who: str, *, zero: bool = False) -> float
     if not is_number or not (0 <= value <= 1) or (value == 0 and not zero):
         raise InvalidInputError(f"{who} needs {name} in {'[' if zero else '('}0, 1], got {value!r}")
     return float(value)
+
+
+def check_shares(value: Any, n: int, name: str, who: str, *, zero: bool = False) -> list[float]:
+    """Return n shares from one for all, or from one for each, or raise."""
+    several = isinstance(value, (list, tuple, np.ndarray))
+    if several and len(value) != n:
+        raise InvalidInputError(f"{who} needs {name} to be one number, or {n}, one for each model; got {len(value)}")
+    return [check_share(one, name, who, zero=zero) for one in (value if several else [value] * n)]
 
 
 def weighted_sum(arrays: Sequence[Array], weights: Weights, total: float | None = None) -> Array:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.merging.methods import MERGE_METHODS
-from embedrm.merging.methods.base import Array, MergeMethod, check_arrays, check_share, check_weights, merged_sum
+from embedrm.merging.methods.base import (
+    Array,
+    MergeMethod,
+    Pieces,
+    Step,
+    Weights,
+    check_arrays,
+    check_shares,
+    check_weights,
+    in_pieces,
+    merged_sum,
+)
 from embedrm.merging.methods.ties import elected
 from embedrm.numerics.digest import array_digest
 
@@ -21,7 +33,7 @@ def dare_linear(
     deltas: Sequence[ArrayLike],
     weights: ArrayLike | None = None,
     *,
-    density: float,
+    density: float | Sequence[float],
     rescale: bool = True,
     rescale_norm: str = "paper",
     normalize: bool = False,
@@ -38,7 +50,7 @@ def dare_linear(
     deltas : sequence of array-like, of one shape
     weights : array-like of shape (n,), optional
         Equal weights that sum to one where absent.
-    density : float in (0, 1]
+    density : float in (0, 1], or one for each delta
         p, the share of entries that is kept (the paper's drop rate is 1 - p).
     rescale : bool
         Make up for what was dropped.
@@ -61,15 +73,28 @@ def dare_linear(
     """
     arrays = check_arrays(deltas, "dare_linear")
     w = check_weights(weights, len(arrays), "dare_linear")
-    thinned = _thinned(arrays, density, rescale, rescale_norm, random_state, keys, "dare_linear")
-    return lambda_ * merged_sum(thinned, w, normalize, "dare_linear")
+    options: dict[str, Any] = {"density": density, "rescale": rescale, "rescale_norm": rescale_norm}
+    options |= {"normalize": normalize, "lambda_": lambda_, "random_state": random_state}
+    return in_pieces(begin_dare_linear, arrays, w, keys=_keys(arrays, keys, "dare_linear"), **options)
+
+
+def begin_dare_linear(pieces: Pieces, weights: Weights, **options: Any) -> Step:
+    """Draw the masks as the pieces come; return what merges a piece."""
+    normalize, lambda_ = options.pop("normalize"), options.pop("lambda_")
+    masks = _masks(pieces, "dare_linear", **options)
+
+    def step(deltas: Sequence[Array]) -> Array:
+        thinned = [mask.thinned(delta) for mask, delta in zip(masks, deltas)]
+        return lambda_ * merged_sum(thinned, weights, normalize, "dare_linear")
+
+    return step
 
 
 def dare_ties(
     deltas: Sequence[ArrayLike],
     weights: ArrayLike | None = None,
     *,
-    density: float,
+    density: float | Sequence[float],
     rescale: bool = True,
     rescale_norm: str = "paper",
     normalize: bool = False,
@@ -87,42 +112,70 @@ def dare_ties(
     """
     arrays = check_arrays(deltas, "dare_ties")
     w = check_weights(weights, len(arrays), "dare_ties")
-    thinned = _thinned(arrays, density, rescale, rescale_norm, random_state, keys, "dare_ties")
-    return lambda_ * elected(thinned, w, normalize, "dare_ties")
+    options: dict[str, Any] = {"density": density, "rescale": rescale, "rescale_norm": rescale_norm}
+    options |= {"normalize": normalize, "lambda_": lambda_, "random_state": random_state}
+    return in_pieces(begin_dare_ties, arrays, w, keys=_keys(arrays, keys, "dare_ties"), **options)
 
 
-def _thinned(
-    arrays: Sequence[Array],
-    density: float,
+def begin_dare_ties(pieces: Pieces, weights: Weights, **options: Any) -> Step:
+    """Draw the masks as the pieces come; return what merges a piece."""
+    normalize, lambda_ = options.pop("normalize"), options.pop("lambda_")
+    masks = _masks(pieces, "dare_ties", **options)
+
+    def step(deltas: Sequence[Array]) -> Array:
+        thinned = [mask.thinned(delta) for mask, delta in zip(masks, deltas)]
+        return lambda_ * elected(thinned, weights, normalize, "dare_ties")
+
+    return step
+
+
+def _keys(arrays: Sequence[Array], keys: Sequence[str] | None, who: str) -> list[str]:
+    found = [array_digest({"": array}) for array in arrays] if keys is None else list(keys)
+    if len(found) != len(arrays):
+        raise InvalidInputError(f"{who} needs one key for each of {len(arrays)} deltas, got {len(found)}")
+    return found
+
+
+def _masks(
+    pieces: Pieces,
+    who: str,
+    *,
+    density: float | Sequence[float],
     rescale: bool,
     rescale_norm: str,
     random_state: int,
-    keys: Sequence[str] | None,
-    who: str,
-) -> list[Array]:
-    p = check_share(density, "density", who)
+    keys: Sequence[str],
+) -> list[_Mask]:
+    shares = check_shares(density, pieces.n_models, "density", who)
     if rescale_norm not in RESCALE_NORMS:
         raise unknown_name(f"rescale_norm of {who}", rescale_norm, RESCALE_NORMS)
     if isinstance(random_state, bool) or not isinstance(random_state, (int, np.integer)):
         raise InvalidInputError(f"{who} needs random_state to be a whole number, got {random_state!r}")
-    keys = [array_digest({"": array}) for array in arrays] if keys is None else list(keys)
-    if len(keys) != len(arrays):
-        raise InvalidInputError(f"{who} needs one key for each of {len(arrays)} deltas, got {len(keys)}")
-    if p == 1.0:
-        return list(arrays)
-    out = []
-    for array, key in zip(arrays, keys):
-        seed = blake2b(f"{int(random_state)}|{key}".encode(), digest_size=16).digest()
-        kept = np.random.default_rng(int.from_bytes(seed, "little")).random(array.shape) < p
-        thin = np.where(kept, array.astype(np.float64), 0.0)
-        if rescale and rescale_norm == "paper":
-            thin /= p
-        elif rescale:
-            left = float(np.abs(thin).sum())
+    masks = []
+    for i, (p, key) in enumerate(zip(shares, keys)):
+        seed = int.from_bytes(blake2b(f"{int(random_state)}|{key}".encode(), digest_size=16).digest(), "little")
+        divisor = p if rescale and rescale_norm == "paper" else 1.0
+        if rescale and rescale_norm == "l1" and p < 1.0:
+            trial, whole, left = _Mask(seed, p, 1.0), 0.0, 0.0
+            for delta in pieces(i):
+                whole += float(np.abs(delta).sum())
+                left += float(np.abs(trial.thinned(delta)).sum())
             # where nothing is left there is nothing to make up with
-            thin *= float(np.abs(array).sum(dtype=np.float64)) / left if left > 0 else 1.0
-        out.append(thin)
-    return out
+            divisor = left / whole if left > 0 else 1.0
+        masks.append(_Mask(seed, p, divisor))
+    return masks
+
+
+class _Mask:
+    """A Bernoulli mask, drawn as pieces come: the same numbers whatever their sizes."""
+
+    def __init__(self, seed: int, p: float, divisor: float) -> None:
+        self.rng, self.p, self.divisor = np.random.default_rng(seed), p, divisor
+
+    def thinned(self, delta: Array) -> Array:
+        if self.p == 1.0:
+            return delta
+        return np.where(self.rng.random(delta.shape) < self.p, delta / self.divisor, 0.0)
 
 
 @MERGE_METHODS.register("dare_linear")
@@ -130,7 +183,9 @@ class DareLinear(MergeMethod):
     """Weighted sum of randomly thinned, rescaled deltas."""
 
     merge = staticmethod(dare_linear)
+    begin = staticmethod(begin_dare_linear)
     on = "deltas"
+    each = ("density",)
     citation = "Yu et al. (2024), Language models are Super Mario, section 3"
     keyed = True
 
@@ -140,6 +195,8 @@ class DareTies(MergeMethod):
     """Randomly thinned, rescaled deltas that have the elected sign."""
 
     merge = staticmethod(dare_ties)
+    begin = staticmethod(begin_dare_ties)
     on = "deltas"
+    each = ("density",)
     citation = "Yu et al. (2024), section 3; Yadav et al. (2023), section 4"
     keyed = True

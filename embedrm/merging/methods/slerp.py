@@ -12,10 +12,13 @@ from embedrm.merging.methods import MERGE_METHODS
 from embedrm.merging.methods.base import (
     Array,
     MergeMethod,
+    Pieces,
+    Step,
     Weights,
     check_arrays,
     check_sum,
     check_weights,
+    in_pieces,
     merged_sum,
     weighted_sum,
 )
@@ -53,31 +56,50 @@ def slerp(tensors: Sequence[ArrayLike], weights: ArrayLike | None = None, *, t: 
     applications to spherical splines and interpolation" (the mean of several).
     """
     arrays = check_arrays(tensors, "slerp")
+    given = None if weights is None else check_weights(weights, len(arrays), "slerp")
+    return in_pieces(begin_slerp, arrays, given, t=t)
+
+
+def begin_slerp(pieces: Pieces, weights: Weights | None, *, t: float | None) -> Step:
+    """Find the angles between whole tensors; return what merges a piece."""
+    n = pieces.n_models
     if t is not None:
         is_number = isinstance(t, (int, float, np.integer, np.floating)) and not isinstance(t, bool)
-        if weights is not None or len(arrays) != 2 or not is_number or not 0 <= t <= 1:
+        if weights is not None or n != 2 or not is_number or not 0 <= t <= 1:
             raise InvalidInputError(
-                f"slerp takes t in [0, 1] for two tensors without weights, got t={t!r} for {len(arrays)} tensors "
+                f"slerp takes t in [0, 1] for two tensors without weights, got t={t!r} for {n} tensors "
                 f"{'with' if weights is not None else 'without'} weights"
             )
-        weights = [1.0 - t, t]
-    w = check_weights(weights, len(arrays), "slerp")
+        weights = np.array([1.0 - t, t])
+    w = check_weights(weights, n, "slerp")
     if (w < 0).any():
         raise InvalidInputError("slerp needs weights that are not negative: it stays between the tensors; use linear")
     w = w / check_sum(w, "slerp")
-    used = np.flatnonzero(w)
-    coefficients = _coefficients([arrays[i] for i in used], w[used])
-    if coefficients is None:
-        return merged_sum(arrays, w, True, "slerp")
-    return weighted_sum([arrays[i] for i in used], coefficients)
+    used = np.flatnonzero(w).tolist()
+    coefficients = _coefficients(_products(pieces, used), w[used])
+
+    def step(tensors: Sequence[Array]) -> Array:
+        if coefficients is None:
+            return merged_sum(tensors, w, True, "slerp")
+        return weighted_sum([tensors[i] for i in used], coefficients)
+
+    return step
 
 
-def _coefficients(arrays: list[Array], w: Weights) -> Weights | None:
+def _products(pieces: Pieces, used: Sequence[int]) -> Weights:
+    """Return the inner products of the tensors as vectors, (n, n)."""
+    out = np.zeros((len(used), len(used)))
+    for part in pieces.parts if len(used) > 1 else ():
+        found = [pieces.read(i, part) for i in used]
+        # by pairs: a product of a piece with itself has the same bits as that with a copy of it
+        out += [[np.dot(a, b) for b in found] for a in found]
+    return out
+
+
+def _coefficients(gram: Weights, w: Weights) -> Weights | None:
     """Return what multiplies each tensor; None where the mean is to be linear. They follow from the cosines alone."""
-    flat = [array.reshape(-1) for array in arrays]
-    gram = np.array([[np.dot(a, b) if a.dtype == np.float64 else _dot(a, b) for b in flat] for a in flat])
     lengths = np.sqrt(np.diag(gram))
-    if len(arrays) == 1 or not lengths.all():
+    if len(w) == 1 or not lengths.all():
         return None
     cosine = np.clip(gram / np.outer(lengths, lengths), -1.0, 1.0)
     others = cosine[~np.eye(len(w), dtype=bool)]
@@ -103,13 +125,10 @@ def _coefficients(arrays: list[Array], w: Weights) -> Weights | None:
     )
 
 
-def _dot(a: Array, b: Array) -> float:
-    return float(np.einsum("i,i->", a, b, dtype=np.float64))
-
-
 @MERGE_METHODS.register("slerp")
 class Slerp(MergeMethod):
     """Interpolation along the sphere."""
 
     merge = staticmethod(slerp)
+    begin = staticmethod(begin_slerp)
     citation = "Shoemake (1985); of several: Buss and Fillmore (2001)"

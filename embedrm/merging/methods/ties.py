@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from embedrm.errors import InvalidInputError
+from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.merging.methods import MERGE_METHODS
-from embedrm.merging.methods.base import Array, MergeMethod, Weights, check_arrays, check_share, check_weights
+from embedrm.merging.methods.base import (
+    Array,
+    MergeMethod,
+    Pieces,
+    Step,
+    Weights,
+    check_arrays,
+    check_shares,
+    check_weights,
+    in_pieces,
+)
+from embedrm.merging.windows import Reader, Window
+
+SCOPES = ("tensor", "model")
 
 
 def ties(
     deltas: Sequence[ArrayLike],
     weights: ArrayLike | None = None,
     *,
-    density: float = 0.2,
+    density: float | Sequence[float] = 0.2,
     normalize: bool = True,
     lambda_: float = 1.0,
+    scope: str = "tensor",
 ) -> Array:
     r"""Mean of the trimmed deltas that have the elected sign.
 
@@ -33,17 +49,21 @@ def ties(
     deltas : sequence of array-like, of one shape
     weights : array-like of shape (n,), optional
         Not negative; equal weights that sum to one where absent.
-    density : float in (0, 1]
-        Share of each delta's entries that is kept, in each tensor; the paper keeps 20 %.
+    density : float in (0, 1], or one for each delta
+        Share of each delta's entries that is kept, rounded to a whole number and at least one; the paper keeps 20 %.
     normalize : bool
         Divide by the weights of those that agree; False leaves the sum.
     lambda_ : float
         What multiplies the result.
+    scope : {"tensor", "model"}
+        Among which entries the largest are sought where models of several tensors are merged: each tensor's own, so that
+        every tensor keeps its share, as is common for large models; or, as in the paper, all of the model's together, so
+        that a tensor that hardly moved may keep nothing. For the single tensor that is given here they are the same.
 
     Notes
     -----
     An entry that is zero in a delta has no sign: it neither votes nor divides. Where votes cancel exactly, the entry is 0.
-    The paper trims over all parameters of a model together; here, as is common for large models, within each tensor.
+    Of equal magnitudes, the earlier entry counts as the smaller.
 
     References
     ----------
@@ -51,20 +71,43 @@ def ties(
     """
     arrays = check_arrays(deltas, "ties")
     w = check_weights(weights, len(arrays), "ties")
-    kept = [trim(array, check_share(density, "density", "ties")) for array in arrays]
-    return lambda_ * elected(kept, w, normalize, "ties")
+    options: dict[str, Any] = {"density": density, "normalize": normalize, "lambda_": lambda_, "scope": scope}
+    return in_pieces(begin_ties, arrays, w, **options)
 
 
-def trim(delta: Array, density: float) -> Array:
-    """Keep the share of entries of largest magnitude, rounded to a whole number and at least one; the rest is zero."""
-    n_kept = max(1, round(density * delta.size))
-    if n_kept >= delta.size:
-        return delta
-    flat = delta.reshape(-1)
-    rows = np.argpartition(np.abs(flat), delta.size - n_kept)[delta.size - n_kept :]
-    out = np.zeros_like(flat)
-    out[rows] = flat[rows]
-    return out.reshape(delta.shape)
+def begin_ties(
+    pieces: Pieces,
+    weights: Weights,
+    *,
+    density: float | Sequence[float],
+    normalize: bool,
+    lambda_: float,
+    scope: str = "tensor",
+    windows: Sequence[Window] | None = None,
+) -> Step:
+    """Find what of each delta is kept, unless ``windows`` of whole models tell; return what merges a piece."""
+    shares = _checked(density, pieces.n_models, scope)
+    if windows is None:
+        n = pieces.n_entries
+        windows = [trimmed(partial(pieces, i), n, share) for i, share in enumerate(shares)]
+    found = list(windows)
+
+    def step(deltas: Sequence[Array]) -> Array:
+        kept = [window.kept(delta) for window, delta in zip(found, deltas)]
+        return lambda_ * elected(kept, weights, normalize, "ties")
+
+    return step
+
+
+def trimmed(read: Reader, n: int, density: float) -> Window:
+    """Return the window of the share of n entries of largest magnitude."""
+    return Window(read, n, n - max(1, round(density * n)), n)
+
+
+def _checked(density: Any, n: int, scope: Any) -> list[float]:
+    if scope not in SCOPES:
+        raise unknown_name("scope of ties", scope, SCOPES)
+    return check_shares(density, n, "density", "ties")
 
 
 def elected(deltas: Sequence[Array], weights: Weights, normalize: bool, who: str) -> Array:
@@ -75,12 +118,12 @@ def elected(deltas: Sequence[Array], weights: Weights, normalize: bool, who: str
         )
     votes = np.zeros(deltas[0].shape)
     for delta, weight in zip(deltas, weights):
-        votes += weight * delta.astype(np.float64)
+        votes += weight * delta
     sign = np.sign(votes)
     total, share = np.zeros(votes.shape), np.zeros(votes.shape)
     for delta, weight in zip(deltas, weights):
         agrees = (np.sign(delta) == sign) & (sign != 0)
-        total += np.where(agrees, weight * delta.astype(np.float64), 0.0)
+        total += np.where(agrees, weight * delta, 0.0)
         share += weight * agrees
     return np.divide(total, share, out=np.zeros_like(total), where=share > 0) if normalize else total
 
@@ -90,5 +133,16 @@ class Ties(MergeMethod):
     """Mean of the trimmed deltas that have the elected sign."""
 
     merge = staticmethod(ties)
+    begin = staticmethod(begin_ties)
     on = "deltas"
+    each = ("density",)
     citation = "Yadav et al. (2023), TIES-Merging, section 4"
+
+    @classmethod
+    def survey(cls, models: Sequence[Callable[[], Iterator[Array]]], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Find what of each model's whole delta is kept, under ``scope="model"``."""
+        shares = _checked(options["density"], len(models), options["scope"])
+        if options["scope"] == "tensor":
+            return {}
+        sizes = [sum(piece.size for piece in read()) for read in models]
+        return {"windows": [trimmed(read, n, share) for read, n, share in zip(models, sizes, shares)]}
