@@ -116,10 +116,14 @@ class Rotated(Mapping[str, Array]):
 
     def __init__(self, tensors: Mapping[str, Array], table: str, rotation: NDArray[np.float64]) -> None:
         self.tensors, self.table, self.rotation = tensors, table, rotation
+        self._rotated: Array | None = None
 
     def __getitem__(self, name: str) -> Array:
-        found = self.tensors[name]
-        return rotated(found, self.rotation) if name == self.table else found
+        if name != self.table:
+            return self.tensors[name]
+        if self._rotated is None:
+            self._rotated = rotated(self.tensors[name], self.rotation)
+        return self._rotated
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)

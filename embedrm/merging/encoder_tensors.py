@@ -60,7 +60,7 @@ class EncoderMerge:
         self.tensors: list[Mapping[str, Array]] = [one.tensors for one in everyone]
         if rotation == "procrustes":
             self._rotate(everyone)
-        self.moments = None if moments is None else open_moments(moments, inputs, common, rotation, WHO)
+        self.moments = [] if moments is None else open_moments(moments, inputs, common, rotation, WHO)
         self.known = self._known()
 
     def _known(self) -> dict[str, Any]:
@@ -71,11 +71,10 @@ class EncoderMerge:
     def _pieces(self, i: int) -> Iterator[Array]:
         """Yield all that is merged of a model, in the order in which it is."""
         name, tensors = self.inputs[i].name, [self.tensors[i], *([] if self.base is None else [self.tensors[-1]])]
-        tables = [t[str(self.table)] for t in tensors] if self.plan is not None else []
         for group in self.plan.groups if self.plan is not None else ():
             if len(group.holders) > 1 and i in group.holders:
                 part, in_base = self._in_base(group.tokens)
-                some = [self._rows(t, r) for t, r in zip(tables, (group.in_model[i][part], in_base[part]))]
+                some = [self._rows(t, r) for t, r in zip(tensors, (group.in_model[i][part], in_base[part]))]
                 yield from each_piece(some[0], some[1] if self.base is not None else None, name, WHO)
         views = [View(t, self.names, self.types) for t in tensors]
         yield from each_piece(views[0], views[1] if self.base is not None else None, name, WHO)
@@ -123,7 +122,7 @@ class EncoderMerge:
             base=None if self.base is None else views[-1],
             names=[one.name for one in self.inputs],
             who=WHO,
-            moments=None if self.moments is None else [View(m, names) for m in self.moments],
+            moments=[View(m, names) for m in self.moments] or None,
             known=self.known,
             **self.options,
         )
@@ -131,14 +130,13 @@ class EncoderMerge:
     def _merged_table(self, plan: VocabularyPlan) -> Array:
         """Merge the token table row by row: each token among the models that have it."""
         name = self.table or ""
-        tables = [tensors[name] for tensors in self.tensors]
-        out = np.zeros((plan.n_rows, tables[0].shape[1]), dtype=self.types[name])
-        out[: len(tables[0])] = tables[0]
-        moments = None if self.moments is None else [m[name] for m in self.moments]
+        n_rows, dim = self.inputs[0].tensors.entries[name][1]
+        out = np.zeros((plan.n_rows, dim), dtype=self.types[name])
+        out[:n_rows] = self.tensors[0][name]
         for group in plan.groups:
             if len(group.holders) == 1:
                 (only,) = group.holders
-                out[group.rows] = tables[only][group.in_model[only]]
+                out[group.rows] = self.tensors[only][name][group.in_model[only]]
                 continue
             shared, in_base = self._in_base(group.tokens)
             for part in (shared, np.setdiff1d(np.arange(len(group.tokens)), shared)):
@@ -154,22 +152,27 @@ class EncoderMerge:
                     options = self.method.of_models(self.options, len(self.inputs), group.holders) if own else {}
                     rows = [group.in_model[i][some] for i in group.holders]
                     merged = merge_tensors(
-                        [self._rows(tables[i], row) for i, row in zip(group.holders, rows)],
+                        [self._rows(self.tensors[i], row) for i, row in zip(group.holders, rows)],
                         self._weights_of(group.holders),
                         method,
-                        base=self._rows(tables[-1], in_base[some]) if on_base else None,
+                        base=self._rows(self.tensors[-1], in_base[some]) if on_base else None,
                         names=[self.inputs[i].name for i in group.holders],
                         who=WHO,
-                        moments=[{name: moments[i][row]} for i, row in zip(group.holders, rows)] if moments else None,
+                        moments=self._moments_of(group.holders, rows) if own else None,
                         known=self._known_of(group.holders) if own else {},
                         **options,
                     )
                     out[group.rows[some]] = merged[name]
         return out
 
-    def _rows(self, table: Array, rows: NDArray[np.int64]) -> dict[str, Array]:
+    def _rows(self, tensors: Mapping[str, Array], rows: NDArray[np.int64]) -> dict[str, Array]:
+        # the table is asked for anew each time: pages of a file are held no longer than it is read
         name = str(self.table)
-        return {name: table[rows].astype(self.types[name], copy=False)}
+        return {name: tensors[name][rows].astype(self.types[name], copy=False)}
+
+    def _moments_of(self, holders: Sequence[int], rows: Sequence[NDArray[np.int64]]) -> list[dict[str, Array]] | None:
+        name = str(self.table)
+        return [{name: self.moments[i][name][row]} for i, row in zip(holders, rows)] if self.moments else None
 
     def _known_of(self, holders: Sequence[int]) -> dict[str, Any]:
         return {key: [v for i, v in zip(self.asked, values) if i in holders] for key, values in self.known.items()}

@@ -198,7 +198,7 @@ def _record(merge: EncoderMerge, report: CompatibilityReport, accept: Sequence[s
         "weights": None if merge.weights is None else merge.weights.tolist(),
         "options": merge.options,
         "rotation": merge.rotation,
-        "moments": None if merge.moments is None else [m.facts() for m in merge.moments],
+        "moments": [m.facts() for m in merge.moments] or None,
         "accepted": [accept] if isinstance(accept, str) else list(accept),
         "models": [one.identity() for one in inputs],
         "base": None if merge.base is None else merge.base.identity(),

@@ -459,7 +459,7 @@ def test_arguments_that_cannot_be_meant(general, domain, base_folder, tmp_path) 
         ({"weights": [0, 0]}, "weight that is not zero"),
         ({"method": "ties"}, "needs base"),
         ({"base": base_folder}, "no use for"),
-        ({"method": "fisher"}, "needs moments .* write_encoder_moments"),
+        ({"method": "fisher"}, "needs moments .*write_encoder_moments"),
         ({"moments": ["a", "b"]}, "no use for"),
         ({"method": "fisher", "moments": ["a"]}, "list of 2 files"),
         ({"method": "tie"}, "ties"),
