@@ -70,7 +70,7 @@ def reproduce(
         typer.Option(
             "--literal",
             help="Tune the paper's own models too, beside the analogues on a frozen encoder: tens of minutes with quick, "
-            "hours with full; stopped at any time it goes on from there.",
+            "hours with full; stopped at any time it goes on from there. lin2024 does so unasked, where it can.",
         ),
     ] = False,
     as_json: common.Json = False,
@@ -104,8 +104,15 @@ def reproduce(
             console.note(f"{name} ({preset}): {job.estimate(preset, dataset)}")
         run = getattr(job, "run", job)
         more: dict[str, Any] = {}
+        plan = None
         if literal:
-            more["literal"] = plan = job.plan_literal(preset, dataset, chosen)
+            plan = job.plan_literal(preset, dataset, chosen)
+        elif hasattr(job, "plan_if_possible"):
+            plan = job.plan_if_possible(preset, dataset, chosen)
+            if job.why_not:
+                console.note(f"{name} ({preset}): {job.why_not}")
+        if plan is not None:
+            more["literal"] = plan
             console.note(f"{name} ({preset}): {plan.estimate()}")
         with console.progress() as progress:
             report, files = run(

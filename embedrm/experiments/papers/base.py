@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.progress import Progress, silent
 
 if TYPE_CHECKING:
     from embedrm.datasets import PreferenceDataset
-    from embedrm.experiments.literal_study import LiteralPlan
     from embedrm.experiments.study import StudyData
     from embedrm.reporting import Report
     from embedrm.reporting.report import Section
 
 PRESETS = ("quick", "full")
+
+
+class Plan(Protocol):
+    """What tuning a paper's own models will do, before anything is tuned."""
+
+    store: Any
+
+    def estimate(self) -> str:
+        """Say how long it takes on this machine."""
 
 
 class Paper:
@@ -28,6 +36,10 @@ class Paper:
         "re-implementation" or "analogue", and in what.
     has_literal : bool
         Whether the paper's own models can be tuned beside the analogues (:meth:`plan_literal`).
+    always_literal : bool
+        Whether they are tuned unasked, where encoder and data allow it.
+    why_not : str
+        Why they were not, where :meth:`plan_if_possible` found that they cannot be; empty otherwise.
     """
 
     registered_name: str
@@ -35,6 +47,8 @@ class Paper:
     citation: str
     setting: str
     has_literal: bool = False
+    always_literal: bool = False
+    why_not: str = ""
 
     def estimate(self, preset: str = "quick", data: PreferenceDataset | None = None) -> str:
         """Say how long the study of these data (the bundled ones where absent) takes, before it starts."""
@@ -44,7 +58,7 @@ class Paper:
         """One table and one figure on the data: (findings, section)."""
         raise TypeError(f"{type(self).__name__} does not implement tour")
 
-    def plan_literal(self, preset: str = "quick", data: Any = None, encoder: Any = None) -> LiteralPlan:
+    def plan_literal(self, preset: str = "quick", data: Any = None, encoder: Any = None) -> Plan:
         """Lay out what ``literal`` tunes; nothing is tuned. The plan's ``estimate()`` says how long it takes.
 
         Raises
@@ -57,9 +71,17 @@ class Paper:
             "has some."
         )
 
-    def study(
-        self, data: StudyData, preset: str, progress: Progress = silent, *, literal: LiteralPlan | None = None
-    ) -> Report:
+    def plan_if_possible(self, preset: str = "quick", data: Any = None, encoder: Any = None) -> Plan | None:
+        """Return the plan of a paper that tunes unasked; None where it does not, or where it cannot, and says why."""
+        if not self.always_literal:
+            return None
+        try:
+            return self.plan_literal(preset, data, encoder)
+        except InvalidInputError as error:
+            self.why_not = f"The paper's own models were left out: {error}"
+            return None
+
+    def study(self, data: StudyData, preset: str, progress: Progress = silent, *, literal: Any = None) -> Report:
         """Make the full study; with the arms of ``literal`` where given."""
         raise TypeError(f"{type(self).__name__} does not implement study")
 
@@ -73,11 +95,12 @@ class Paper:
         store: Any = None,
         progress: Progress = silent,
         command: str | None = None,
-        literal: bool | LiteralPlan = False,
+        literal: bool | Plan = False,
     ) -> tuple[Report, dict[str, Path]]:
         """Prepare the data, make the study, save its report; returns (report, files).
 
-        ``literal`` tunes the paper's own models too, as planned by :meth:`plan_literal`.
+        ``literal`` tunes the paper's own models too, as planned by :meth:`plan_literal`; a paper that tunes unasked does so
+        where it can.
         """
         import time
 
@@ -86,12 +109,15 @@ class Paper:
         if preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)
         started = time.perf_counter()
-        plan = self.plan_literal(preset, data, encoder) if literal is True else literal or None
+        if literal is True:
+            plan: Plan | None = self.plan_literal(preset, data, encoder)
+        else:
+            plan = literal or (None if self.why_not else self.plan_if_possible(preset, data, encoder))
         if plan is not None:
             plan.store = store
         prepared = prepare(data, encoder=encoder, store=store, progress=progress)
         more: dict[str, Any] = {} if plan is None else {"literal": plan}
         report = self.study(prepared, preset, progress, **more)
         report.provenance = prepared.provenance(started, command, seeds=0)
-        name = f"{self.registered_name}-{preset}" + ("" if plan is None else "-literal")
+        name = f"{self.registered_name}-{preset}" + ("" if plan is None or self.always_literal else "-literal")
         return report, save_report(report, output, name)
