@@ -16,8 +16,8 @@ ROOT = Path(embedrm.__file__).parent
 # Each unit may import the units to its left, inside functions too. Datasets and encoders do not know each other.
 ORDER = (
     *("errors", "registry", "progress", "views", "numerics", "preferences", "featurizers", "objectives"),
-    *("datasets", "encoders", "store", "encoding", "annotation", "tuning"),
-    *("reward_model", "heads", "routers", "composites", "merging", "evaluation"),
+    *("datasets", "encoders", "store", "encoding", "annotation", "tuning", "language_models"),
+    *("reward_model", "heads", "routers", "composites", "merging", "decoding", "evaluation"),
     *("reporting", "parameters", "persistence", "pipeline", "checks", "experiments", "cli"),
 )
 STRANGERS = [("encoders", "datasets"), ("store", "datasets"), ("datasets", "encoders"), ("datasets", "store")]
