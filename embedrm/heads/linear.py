@@ -148,7 +148,7 @@ class LinearHead(FeatureHead):
             self.coef_, self.objective_ = problem.solve(self.l2_, None)
         self.n_features_in_ = self.featurizer_.dim_
         # of a merge that these weights have replaced
-        vars(self).pop("merge_", None)
+        self.__dict__.pop("merge_", None)
         return self
 
     @property

@@ -267,7 +267,7 @@ class MLPHead(FeatureHead):
         self.init_ = array_digest(_named([w[0] for w in first.weights], [b[0] for b in first.biases]))
         # of a merge, or of a task without preferences, that these weights have replaced
         for name in ("merge_", "trunk_task_"):
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         return self
 
     def _network(self, n_members: int = 1) -> Network:

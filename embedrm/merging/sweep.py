@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.featurizers.linear_map import LinearMap
+from embedrm.featurizers.rows import FeatureRows
 from embedrm.heads.linear import LinearHead
+from embedrm.heads.mlp import MLPHead
 from embedrm.merging.compatibility import Head, compare_heads
 from embedrm.merging.heads import merge_heads
 from embedrm.merging.methods.base import MergeMethod, make_method
@@ -73,7 +75,8 @@ def sweep_heads(
     -----
     For linear heads under the linear method rewards are linear in lambda, so that the sweep is two products with the
     vectors, and everything else is about pairs; margins agree with the merged head's up to rounding.
-    Otherwise each lambda is a merged head's pass. Nothing is fitted again in either case.
+    For perceptrons under the linear method the first layer is two products as well, and the layers after it are those of
+    each merged head. Otherwise each lambda is a merged head's pass. Nothing is fitted again in any case.
 
     An interval for the accuracy at the chosen lambda belongs on the test pairs; the best point of the test curve is not an
     estimate of anything.
@@ -127,9 +130,13 @@ def sweep_margins(
         raise InvalidInputError("sweep_heads sets the weights itself, to 1 - lambda and lambda; leave weights out")
     if _is_linear(general, domain, kind, options):
         return {name: _linear(general, domain, prefs, grid, options) for name, prefs in splits.items()}
+    options = {"names": ["general", "domain"]} | options
+    if kind.registered_name == "linear" and isinstance(general, MLPHead) and isinstance(domain, MLPHead):
+        ends = [merge_heads([general, domain], weights, kind, **options) for weights in ([1.0, 0.0], [0.0, 1.0])]
+        return {name: _between(ends, prefs, grid) for name, prefs in splits.items()}
     margins = {name: np.empty((len(grid), len(prefs))) for name, prefs in splits.items()}
     for i, lam in enumerate(grid):
-        merged = merge_heads([general, domain], [1.0 - lam, lam], kind, **({"names": ["general", "domain"]} | options))
+        merged = merge_heads([general, domain], [1.0 - lam, lam], kind, **options)
         for name, prefs in splits.items():
             margins[name][i] = merged.margins(prefs)
     return margins
@@ -196,6 +203,36 @@ def _linear(
     two = [gather_margins(check_finite(r, "sweep_heads"), prefs.local_pairs) for r in rewards]
     margins: NDArray[np.float64] = np.stack([1.0 - grid, grid], axis=1) @ np.stack(two)
     return margins
+
+
+def _between(ends: list[Any], prefs: EmbeddedPreferences, grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Margins (n_lambdas, n_pairs) of perceptrons on the line between two.
+
+    What enters the first layer's rectifiers is linear in lambda, so that this layer, which is most of the cost, is two
+    products for all lambdas.
+    """
+    one = ends[0]
+    after = [(end.weights_[1:], end.biases_[1:]) for end in ends]
+    layers = [[_line(a, b, grid) for a, b in zip(mine, theirs)] for mine, theirs in zip(*after)]
+    everything = len(prefs.active) == prefs.responses.n_responses
+    features = FeatureRows(one.featurizer_, prefs.responses, None if everything else prefs.active, hold=False)
+    rewards = np.empty((len(grid), len(features)))
+    for part, x in features.blocks():
+        first = [x @ end.weights_[0] + end.biases_[0] for end in ends]
+        for i, lam in enumerate(grid.tolist()):
+            h = ((1.0 - lam) * first[0] + lam * first[1])[None]
+            for w, b in zip(*layers):
+                np.maximum(h, 0.0, out=h)
+                h = np.matmul(h, w[i][None]) + b[i]
+            rewards[i, part] = h[0, :, 0]
+    return np.stack([gather_margins(check_finite(own, "sweep_heads"), prefs.local_pairs) for own in rewards])
+
+
+def _line(one: NDArray[np.float32], other: NDArray[np.float32], grid: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Merged parameters of one layer, (n_lambdas, ...)."""
+    lam = grid.reshape(-1, *(1 for _ in one.shape))
+    merged: NDArray[np.float32] = ((1.0 - lam) * one + lam * other).astype(np.float32)
+    return merged
 
 
 def _curves(
