@@ -21,6 +21,7 @@ from sklearn.base import BaseEstimator
 
 from embedrm import __version__
 from embedrm.composites import COMPOSITES
+from embedrm.decoding import PREFIX_HEADS
 from embedrm.errors import EmbedRMError, InvalidInputError, ModelError
 from embedrm.featurizers import FEATURIZERS
 from embedrm.heads import HEADS
@@ -29,7 +30,7 @@ from embedrm.registry import Registry
 from embedrm.routers import ROUTERS
 
 FORMAT = 1
-REGISTRIES: tuple[Registry, ...] = (HEADS, COMPOSITES, ROUTERS, FEATURIZERS, OBJECTIVES)
+REGISTRIES: tuple[Registry, ...] = (HEADS, COMPOSITES, ROUTERS, FEATURIZERS, OBJECTIVES, PREFIX_HEADS)
 Arrays = dict[str, NDArray[Any]]
 
 

@@ -1,0 +1,20 @@
+"""Root mean square norms: the units in which penalties are stated, so that one penalty suits models of any scale."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedrm.decoding.base import block_rows, read_rows, slices
+
+
+def root_mean_square(vectors: NDArray[Any], rows: NDArray[np.intp] | None = None) -> float:
+    """Root of the mean squared norm of some rows (all where None), summed in float64; 1 where all are zero."""
+    n = len(vectors) if rows is None else len(rows)
+    total = 0.0
+    for part in slices(n, block_rows(vectors.shape[1])):
+        block = read_rows(vectors, part if rows is None else rows[part])
+        total += float(np.einsum("ij,ij->", block, block))
+    return float(np.sqrt(total / n)) if total > 0 else 1.0
