@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
+from embedrm.composites._standardise import means_and_scales
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads.linear import LinearHead
 from embedrm.numerics.folds import hold_out
@@ -146,12 +147,8 @@ class EnsembleRewardModel(RewardModel):
         self.n_calibration_ = 0
         if self.standardise:
             self.n_calibration_ = len(calibration.active)
-            for m, member in enumerate(self.members_):
-                rewards = member._rewards(calibration.responses, calibration.active)
-                spread = float(rewards.std())
-                self.member_means_[m] = rewards.mean()
-                # a member that gives every response one reward has no scale, and none is needed
-                self.member_scales_[m] = spread if spread > 0 else 1.0
+            responses, rows = calibration.responses, calibration.active
+            self.member_means_, self.member_scales_ = means_and_scales(self.members_, responses, rows)
         return self
 
     @property

@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
+from embedrm.composites._standardise import means_and_scales
 from embedrm.composites.ensemble import FEW_GROUPS
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads.linear import LinearHead
@@ -178,12 +179,7 @@ class MergedRewardModel(RewardModel):
         self.n_calibration_ = 0
         if self.standardise and responses is not None and rows is not None:
             self.n_calibration_ = len(rows)
-            for m, member in enumerate(members):
-                rewards = member._rewards(responses, rows)
-                spread = float(rewards.std())
-                self.member_means_[m] = rewards.mean()
-                # a member that gives every response one reward has no scale, and none is needed
-                self.member_scales_[m] = spread if spread > 0 else 1.0
+            self.member_means_, self.member_scales_ = means_and_scales(members, responses, rows)
         return self
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedrm.encoders.base import ENCODERS, Encoder, Layer, Step
+from embedrm.encoders.files import sha256_of
 from embedrm.encoders.sentence import DEFAULT_BATCH_TOKENS, SentenceEncoder
 from embedrm.errors import InvalidInputError
 from embedrm.registry import Registry
@@ -50,6 +51,8 @@ class MergedEncoder(Encoder):
         Differences that shall not forbid merging; see :func:`embedrm.merging.encoder_report.compare_encoders`.
     rotation : {"none", "procrustes"}
         For static tables in different bases.
+    moments : sequence of str, optional
+        For ``fisher``: a file for each model; see :func:`embedrm.merging.encoder_fisher.write_encoder_moments`.
     max_length, truncation, prompt, batch_tokens, threads
         As in :class:`SentenceEncoder`.
     cache : str, optional
@@ -71,6 +74,7 @@ class MergedEncoder(Encoder):
         options: Mapping[str, Any] | None = None,
         accept: Sequence[str] = (),
         rotation: str = "none",
+        moments: Sequence[str] | None = None,
         max_length: int | None = None,
         truncation: str = "head",
         prompt: str | None = None,
@@ -85,6 +89,7 @@ class MergedEncoder(Encoder):
         self.options = options
         self.accept = accept
         self.rotation = rotation
+        self.moments = moments
         self.max_length = max_length
         self.truncation = truncation
         self.prompt = prompt
@@ -112,6 +117,7 @@ class MergedEncoder(Encoder):
         found["weights"] = None if self.weights is None else [float(w) for w in self.weights]
         found["options"] = None if self.options is None else dict(self.options)
         found["base"] = None if self.base is None else str(self.base)
+        found["moments"] = None if self.moments is None else [str(path) for path in self.moments]
         return found
 
     @property
@@ -174,6 +180,9 @@ class MergedEncoder(Encoder):
                 "options": options,
                 "base": None if self.base is None else _identity(SentenceEncoder(str(self.base))),
                 "rotation": self.rotation,
+                **(
+                    {} if self.moments is None else {"moments": [sha256_of(Path(m).expanduser()) for m in self.moments]}
+                ),
             }
         return dict(self._fingerprint)
 
@@ -212,6 +221,7 @@ class MergedEncoder(Encoder):
                 base=self.base,
                 accept=self.accept,
                 rotation=self.rotation,
+                moments=self.moments,
                 **dict(self.options or {}),
             )
         except (OSError, InvalidInputError):

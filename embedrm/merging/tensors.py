@@ -153,9 +153,15 @@ def _merged(
         if kind.keyed:
             extra["keys"] = [f"{digest}|{tensor}" for digest in digests]
         about = None if moments is None else [np.asarray(moments[i][tensor]) for i in asked]
-        for m in about or ():
+        for i, m in zip(asked, about or ()):
             if m.shape != first.shape:
                 raise InvalidInputError(f"{who}: moments of {tensor!r} must have shape {first.shape}, got {m.shape}")
+            # NaN is not at least 0 either
+            if m.size and not (m.min() >= 0 and m.max() < np.inf):
+                raise InvalidInputError(
+                    f"{who}: moments of {tensor!r} of {names[i]} are not all finite and at least 0, as means of squared "
+                    "slopes are; estimate them again"
+                )
         yield tensor, _one(arrays, w, kind, origin, about, extra, first.dtype)
 
 
