@@ -116,7 +116,10 @@ def members_out_of_fold(
 def _for_refits(fitted: RewardModel, template: RewardModel | None = None) -> RewardModel:
     """Return the unfitted model that is refitted on folds: the fitted one's parameters, or a template's."""
     model: RewardModel = clone(fitted if template is None else template)
-    # penalties were chosen on folds of these pairs already; choosing them again inside each fold would only cost
+    # Penalties are kept, not chosen again inside each fold: a calibration is for the model that predicts, whose margins
+    # have the scale of its penalty, and one number chosen on all pairs tells a fold next to nothing of its own labels.
+    # Choosing again multiplies the fits by the inner folds and the grid. It is still done where no parameter holds the
+    # choice: members of an ensemble that chose differently.
     model.set_params(**_chosen(fitted))
     few = [name for name in model.get_params() if name.rpartition("__")[2] == "few_groups"]
     # what could be fitted on all groups is not refused on some of them
@@ -125,8 +128,11 @@ def _for_refits(fitted: RewardModel, template: RewardModel | None = None) -> Rew
 
 
 def _chosen(fitted: RewardModel) -> dict[str, float]:
-    """Penalties that a fit chose, by their parameters: its own, and those that all models inside it agree on."""
+    """Penalties that a fit chose, by their parameters: its own, those of named members, and those others agree on."""
     found = {"l2": float(getattr(fitted, "l2_", 0.0))} if getattr(fitted, "l2", None) == "cv" else {}
+    if getattr(fitted, "members", None) is not None:
+        for name, model in zip(getattr(fitted, "names_", []), getattr(fitted, "members_", [])):
+            found |= {f"{name}__{key}": value for key, value in _chosen(model).items()}
     for name, inside in (("model", [getattr(fitted, "model_", None)]), ("member", getattr(fitted, "members_", []))):
         models = [model for model in inside if isinstance(model, RewardModel)]
         # a model that is absent is one by default, and has no parameters to set

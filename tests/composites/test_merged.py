@@ -17,6 +17,7 @@ from embedrm import (
     RoutedRewardModel,
 )
 from embedrm.checks import example_preferences
+from embedrm.composites._held_out import out_of_fold_margins
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.folds import hold_out
 from embedrm.persistence import load_model, save_model
@@ -224,3 +225,21 @@ def test_a_single_prompt_group():
         MergedRewardModel().fit(one)
     assert MergedRewardModel(few_groups="adapt").fit(one).standardised_on_ == "training responses"
     assert MergedRewardModel(standardise=False).fit(one).standardised_on_ == "nothing"
+
+
+def test_penalties_that_members_chose_are_not_chosen_again_on_folds(monkeypatch):
+    prefs, _ = example_preferences()
+    chosen, plain = [], LinearHead._choose_l2
+    monkeypatch.setattr(LinearHead, "_choose_l2", lambda self, *args: chosen.append(1) or plain(self, *args))
+    grids = {"mild": (1e-4, 1e-3), "strict": (1.0, 10.0)}
+    template = MergedRewardModel([(name, LinearHead(l2="cv", l2_grid=grid)) for name, grid in grids.items()])
+    fitted = clone(template).fit(prefs)
+    assert len(chosen) == 2
+    penalties = {name: model.l2_ for name, model in zip(fitted.names_, fitted.members_)}
+    assert penalties["mild"] < penalties["strict"]
+    margins = out_of_fold_margins(fitted, prefs, 3, "a test")
+    nested = out_of_fold_margins(CalibratedRewardModel(fitted, cv=3).fit(prefs), prefs, 3, "a test")
+    assert len(chosen) == 4  # those of the fit inside the calibrated model
+    pinned = clone(template).set_params(**{f"{name}__l2": l2 for name, l2 in penalties.items()}).fit(prefs)
+    np.testing.assert_array_equal(margins, out_of_fold_margins(pinned, prefs, 3, "a test"))
+    assert nested.shape == margins.shape
