@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from embedrm.cli import best_of_n, cache, compare, curve, data, encode, evaluate, fit, merge, reproduce, score, tune
+from embedrm.cli import best_of_n, cache, compare, curve, data, encode, evaluate, fit, merge, reproduce, run, score, sweep, tune
 from embedrm.cli._guard import Guarded, bare_help, write
 
 app = typer.Typer(
@@ -56,6 +56,8 @@ app.command("score")(score.score)
 app.command("compare")(compare.compare)
 app.command("best-of-n")(best_of_n.best_of_n)
 app.command("curve")(curve.curve)
+app.command("run")(run.run)
+app.command("sweep")(sweep.sweep)
 app.command("reproduce", cls=reproduce.ReproduceCommand)(reproduce.reproduce)
 app.add_typer(cache.app, name="cache")
 

@@ -1,0 +1,69 @@
+"""What the commands on experiment files share: reading a file with --set on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedrm.experiments.experiment import Experiment
+    from embedrm.experiments.sweep import Sweep
+
+
+def load_experiment(file: str, settings: Sequence[str] | None) -> Experiment:
+    """Return the experiment of a file with the words of ``--set`` in place of its own settings.
+
+    Raises
+    ------
+    DataError
+        For what is wrong in the file, with the line.
+    InvalidInputError
+        For what is wrong in a word, with the nearest name.
+    """
+    from embedrm.errors import InvalidInputError
+    from embedrm.experiments.experiment import Experiment, read_settings
+
+    given = read_settings(settings)
+    experiment = Experiment.from_file(file)
+    if not given:
+        return experiment
+    try:
+        return experiment.with_settings(given)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"--set {' '.join(settings or ())}: {error}") from None
+
+
+def build_sweep(
+    file: str,
+    settings: Sequence[str] | None,
+    *,
+    grid: Sequence[str] | None,
+    around: Sequence[str] | None,
+    random: Sequence[str] | None,
+    samples: int | None,
+    random_state: int,
+    seeds: int | None,
+) -> Sweep:
+    """Return the sweep of a file and the options: axes of the options are added to those of the file, or replace them."""
+    from embedrm.errors import InvalidInputError
+    from embedrm.experiments.experiment import read_words
+    from embedrm.experiments.sweep import Sweep
+    from embedrm.experiments.sweep_space import read_axes
+
+    if settings is None and not any((grid, around, random, samples)):
+        return Sweep.from_file(file) if seeds is None else Sweep(load_experiment(file, None), seeds=seeds)
+    experiment = load_experiment(file, settings)
+    space = dict(experiment.config.sweep)
+    for name, words in (("grid", grid), ("around", around)):
+        if words:
+            space[name] = {**(space.get(name) or {}), **read_axes(words, f"--{name}")}
+    if random:
+        space["random"] = {**(space.get("random") or {}), **read_words(random, "--random")}
+        space["random_state"] = random_state
+    if samples is not None:
+        space["samples"] = samples
+    if not space:
+        raise InvalidInputError(
+            f"nothing varies: {file} has no section 'sweep'; give --grid, --around or --random, or use 'embedrm run'"
+        )
+    return Sweep(experiment, space, seeds)

@@ -1,0 +1,170 @@
+"""``embedrm sweep``: variants of an experiment file, each computed once and kept as it is finished."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedrm.cli import _common as common
+from embedrm.cli._common import Console
+from embedrm.cli._guard import command_line, keep
+from embedrm.errors import InvalidInputError
+
+_SPACE_PANEL, _WORK_PANEL = "What varies", "Work"
+
+
+def sweep(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="An experiment: .yaml or .toml, perhaps with a section sweep.")
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Where results are kept. The same command goes on from there; other sweeps may share the folder.",
+        ),
+    ],
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--grid",
+            metavar="PATH=VALUE,VALUE",
+            help="Values of a setting, such as head.l2=1e-4,1e-2,1; repeat it for all combinations. Values with commas are "
+            "told apart by semicolons: 'featurizer.terms=r;r,p*r'.",
+            rich_help_panel=_SPACE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    around: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--around",
+            metavar="PATH=VALUE,VALUE",
+            help="Values of a setting, one setting at a time, all others as in the file; repeat it.",
+            rich_help_panel=_SPACE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    random: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--random",
+            metavar="PATH=DRAW",
+            help="Draw a setting: 'head.l2=loguniform(1e-4, 1)'; also uniform, integers, logintegers, choice. Needs "
+            "--samples.",
+            rich_help_panel=_SPACE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many random draws.", rich_help_panel=_SPACE_PANEL, show_default=False),
+    ] = None,
+    random_state: Annotated[int, typer.Option(min=0, help="Seed of the draws.", rich_help_panel=_SPACE_PANEL)] = 0,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Seeds of each variant; the file's where absent.",
+            rich_help_panel=_SPACE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="A setting of all variants in place of the file's, such as head=mlp; repeat it.",
+            rich_help_panel=_SPACE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=-1, help="Workers; -1 for every core.", rich_help_panel=_WORK_PANEL)] = 1,
+    backend: Annotated[
+        str, typer.Option(help="loky (processes), threading, dask or ray.", rich_help_panel=_WORK_PANEL)
+    ] = "loky",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Scheduler of dask, or head of ray; FOLDER must be the same path there.",
+            rich_help_panel=_WORK_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option(help="Begin no trial after this time.", rich_help_panel=_WORK_PANEL, show_default=False),
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.", rich_help_panel=_WORK_PANEL)] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be computed, and stop.", rich_help_panel=_WORK_PANEL)
+    ] = False,
+    metric: Annotated[
+        str, typer.Option(help="micro, macro or log_loss.", rich_help_panel=common.OUTPUT_PANEL)
+    ] = "micro",
+    pivot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH,PATH",
+            help="Rows and columns of the pivot table; the two settings with the most values by default.",
+            rich_help_panel=common.OUTPUT_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    store: common.Store = None,
+    no_store: common.NoStore = False,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+) -> None:
+    """Run every variant of an experiment that is not finished yet, and report on all.
+
+    'embedrm sweep study.yaml -o runs/study --grid head.l2=1e-4,1e-2,1 --grid encoder=all-MiniLM-L6-v2,hashing --seeds 5'.
+    A sweep that was stopped, killed even, goes on with the same command.
+    """
+    from embedrm.cli._sweeping import build_sweep
+    from embedrm.experiments.sweep_report import METRICS
+    from embedrm.experiments.sweep_tidy import trial_rows, write_tidy
+
+    console = Console(quiet, as_json)
+    started = time.perf_counter()
+    if metric not in METRICS:
+        from embedrm.errors import unknown_name
+
+        raise unknown_name("metric", metric, METRICS)
+    if jobs == 0:
+        raise InvalidInputError("--jobs 0 computes nothing; give 1 or more, or -1 for every core")
+    made = build_sweep(
+        file, set_, grid=grid, around=around, random=random, samples=samples, random_state=random_state, seeds=seeds
+    )
+    if dry_run:
+        facts = made.look(output)
+        console.result(facts, "\n".join(f"{name.replace('_', ' '):<16}{value:,}" for name, value in facts.items()))
+        return
+    common.check_writable(output)
+    kept: Any = common.open_store(store, no_store)
+    keep(f"finished trials are in {output}; the same command goes on from there")
+    with console.progress() as progress:
+        outcome = made.run(
+            output,
+            jobs=jobs,
+            backend=backend,
+            address=address,
+            retry=retry,
+            max_hours=max_hours,
+            store=kept,
+            progress=progress,
+        )
+    rows = trial_rows(made, outcome)
+    files = write_tidy(rows, output, made.space.paths)
+    paths = None if pivot is None else [part.strip() for part in pivot.split(",")]
+    report = made.report(outcome, metric=metric, pivot=paths, command=command_line(), started=started)
+    console.report(report, output)
+    console.note(f"every trial is in {files['csv']} and {Path(files['parquet']).name}")
+    for note in outcome.notes:
+        console.note(note)

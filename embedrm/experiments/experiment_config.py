@@ -1,0 +1,310 @@
+"""The sections of an experiment: typed, strict, and only strings, numbers, lists and mappings.
+
+A section may be written as its main value: ``encoder: hashing`` is ``encoder: {name: hashing}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, ClassVar, TypeVar, get_type_hints
+
+from embedrm.errors import unknown_name
+from embedrm.experiments.experiment_files import Misfit, Place
+from embedrm.experiments.experiment_values import check_known, check_value
+
+SIDES = ("response", "prompt", "joint")
+GROWTH = ("prompts", "pairs", "responses")
+SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+"""Of the prompt groups, where the data bring no splits."""
+
+S = TypeVar("S", bound="Section")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Base of the sections: read strictly, written without what is default."""
+
+    main: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+
+    @classmethod
+    def read(cls: type[S], value: Any, name: str) -> S:
+        """Return the section of plain data; unknown keys and wrong types raise with their place."""
+        known = [f.name for f in fields(cls)]
+        if not isinstance(value, Mapping):
+            value = {cls.main: value}
+        hints, out = get_type_hints(cls), {}
+        for key, given in value.items():
+            check_known(key, known, f"key of {name!r}", (name, key))
+            out[key] = check_value(given, hints[key], key, f"the section {name!r}", (name, key))
+        section = cls(**out)
+        section.check(name)
+        return section
+
+    def check(self, name: str) -> None:
+        """Raise where values do not go together."""
+
+    def written(self) -> dict[str, Any]:
+        """Return the values that are not the default ones, as plain data."""
+        out = {}
+        for f in fields(self):
+            default = f.default_factory() if f.default_factory is not MISSING else f.default
+            if getattr(self, f.name) != default:
+                out[f.name] = asdict(self)[f.name]
+        return out
+
+
+@dataclass(frozen=True)
+class DataSection(Section):
+    """What is compared.
+
+    Attributes
+    ----------
+    files : str or list of str
+        A bundled data set, or files of preferences.
+    form, columns, on_error, ties, allow_group_leak
+        As :func:`embedrm.read_preferences` takes them.
+    domains : str, list of str, optional
+        Only pairs of these, in training and in evaluation.
+    shares : mapping of str to float
+        Of the split that is made, by prompt group, where the data bring none.
+    random_state : int
+        Seed of that split.
+    """
+
+    main: ClassVar[str] = "files"
+
+    files: str | list[str] = "domains"
+    form: str = "auto"
+    columns: dict[str, str | None] | None = None
+    on_error: str = "raise"
+    ties: str = "auto"
+    allow_group_leak: bool = False
+    domains: str | list[str] | None = None
+    shares: dict[str, float] = field(default_factory=lambda: dict(SHARES))
+    random_state: int = 0
+
+    @property
+    def paths(self) -> list[str]:
+        """The files as a list."""
+        return [self.files] if isinstance(self.files, str) else list(self.files)
+
+    def reading(self) -> dict[str, Any]:
+        """Return what decides which rows are read from the files."""
+        names = ("form", "columns", "on_error", "ties", "allow_group_leak")
+        return {name: getattr(self, name) for name in names}
+
+    def check(self, name: str) -> None:
+        """Raise where no file is named."""
+        if not self.paths:
+            raise Misfit("'files' of the section 'data' names no file.", (name, "files"))
+
+
+@dataclass(frozen=True)
+class EncoderSection(Section):
+    """What makes vectors of texts.
+
+    Attributes
+    ----------
+    name : str
+        As :func:`embedrm.load_encoder` takes it.
+    options : mapping
+        Further parameters of the encoder, such as ``max_length``.
+    layers : str, int, list, or mapping of side to these, optional
+        Hidden layers; the encoder's own choice where absent.
+    sides : list of str
+        ``response``, ``prompt``, ``joint``.
+    """
+
+    main: ClassVar[str] = "name"
+
+    name: str = "all-MiniLM-L6-v2"
+    options: dict[str, Any] = field(default_factory=dict)
+    layers: str | int | list[str | int] | dict[str, str | int | list[str | int]] | None = None
+    sides: list[str] = field(default_factory=lambda: ["response", "prompt"])
+
+    def check(self, name: str) -> None:
+        """Raise for a side that there is not."""
+        for side in self.sides:
+            check_known(side, SIDES, "side", (name, "sides"))
+
+
+@dataclass(frozen=True)
+class TrainingSection(Section):
+    """What is fitted on.
+
+    Attributes
+    ----------
+    split : str
+        The split.
+    domains : str, list of str, optional
+        Only pairs of these; evaluation keeps its own.
+    by : {"prompts", "pairs", "responses"}
+        What ``size`` counts; see :func:`embedrm.experiments.subsets.joining_sizes`.
+    size : int, optional
+        How many to draw; all where absent. Each seed draws anew, and a smaller draw of one seed is inside its larger one.
+    """
+
+    main: ClassVar[str] = "split"
+
+    split: str = "train"
+    domains: str | list[str] | None = None
+    by: str = "prompts"
+    size: int | None = None
+
+    def check(self, name: str) -> None:
+        """Raise for a kind or a size that there is not."""
+        check_known(self.by, GROWTH, "kind of draw", (name, "by"))
+        if self.size is not None and self.size < 1:
+            raise Misfit(f"'size' of the section 'training' must be at least 1, got {self.size}.", (name, "size"))
+
+
+@dataclass(frozen=True)
+class EvaluationSection(Section):
+    """What is judged on.
+
+    Attributes
+    ----------
+    splits : str, list of str, optional
+        Those of ``validation`` and ``test`` that there are, where absent. Whatever is chosen, is chosen on ``validation``.
+    domains : str, list of str, optional
+        Only pairs of these.
+    n_resamples, random_state : int
+        Of the intervals of a report; they change no result and are not part of a fingerprint.
+    """
+
+    main: ClassVar[str] = "splits"
+
+    splits: str | list[str] | None = None
+    domains: str | list[str] | None = None
+    n_resamples: int = 2000
+    random_state: int = 0
+
+    def check(self, name: str) -> None:
+        """Raise without a resample."""
+        if self.n_resamples < 1:
+            raise Misfit("'n_resamples' of the section 'evaluation' must be at least 1.", (name, "n_resamples"))
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "data": DataSection,
+    "encoder": EncoderSection,
+    "training": TrainingSection,
+    "evaluation": EvaluationSection,
+}
+MODEL_PARTS = {
+    "featurizer": "terms",
+    "head": "name",
+    "model": "name",
+    "router": "name",
+    "ensemble": "n_members",
+    "calibrated": "method",
+}
+"""The sections that make the model, each with its main value."""
+KEYS = ("title", "data", "encoder", "training", *MODEL_PARTS, "evaluation", "seeds", "sweep")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked configuration; :class:`embedrm.experiments.experiment.Experiment` is made of one.
+
+    Attributes
+    ----------
+    title : str
+    data, encoder, training, evaluation : Section
+    parts : dict of str to dict
+        The sections that make the model, as plain data.
+    seeds : tuple of int
+        Each trains once; see :func:`embedrm.experiments.experiment_models.seeded`.
+    sweep : dict
+        What varies, for a sweep; see :mod:`embedrm.experiments.sweep_space`.
+    """
+
+    title: str
+    data: DataSection
+    encoder: EncoderSection
+    training: TrainingSection
+    evaluation: EvaluationSection
+    parts: dict[str, dict[str, Any]]
+    seeds: tuple[int, ...]
+    sweep: dict[str, Any]
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Config:
+        """Return the configuration of plain data.
+
+        Raises
+        ------
+        Misfit
+            For an unknown key, with the nearest one, and a value of a wrong type, with its place.
+        """
+        for key in data:
+            if key not in KEYS:
+                raise Misfit(_unknown(key), (str(key),))
+        sections = {
+            name: kind.read({} if data.get(name) is None else data[name], name) for name, kind in SECTIONS.items()
+        }
+        parts = {name: _part(data[name], name) for name in MODEL_PARTS if data.get(name) is not None}
+        title = check_value(data.get("title", ""), str, "title", "an experiment", ("title",))
+        sweep = data.get("sweep") or {}
+        if not isinstance(sweep, Mapping):
+            raise Misfit(f"'sweep' must be a mapping, got {sweep!r:.80}.", ("sweep",))
+        return cls(
+            title=title,
+            **sections,
+            parts=parts,
+            seeds=read_seeds(data.get("seeds", 1)),
+            sweep=dict(sweep),  # type: ignore[arg-type]
+        )
+
+    def written(self) -> dict[str, Any]:
+        """Return plain data that :meth:`read` reads back, without what is default."""
+        out: dict[str, Any] = {"title": self.title} if self.title else {}
+        for name in KEYS:
+            if name in SECTIONS:
+                values = getattr(self, name).written()
+                if values or name in ("data", "encoder"):
+                    # what is fitted on what is said always, default or not
+                    main = SECTIONS[name].main
+                    out[name] = {main: getattr(getattr(self, name), main), **values}
+            elif name in self.parts:
+                out[name] = self.parts[name]
+        if self.seeds != (0,):
+            whole = self.seeds == tuple(range(len(self.seeds)))
+            out["seeds"] = len(self.seeds) if whole else list(self.seeds)
+        if self.sweep:
+            out["sweep"] = self.sweep
+        return out
+
+
+def _part(value: Any, name: str) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {MODEL_PARTS[name]: value}
+
+
+def _unknown(key: Any) -> str:
+    """Say that a key is not known, with the nearest one: of the sections, or of what is in one of them."""
+    message = str(unknown_name("key of an experiment", key, KEYS))
+    homes = [name for name, kind in SECTIONS.items() if key in {f.name for f in fields(kind)}]
+    return message + (f" It is a key of the section {homes[0]!r}." if homes else "")
+
+
+def read_seeds(value: Any, place: Place = ("seeds",)) -> tuple[int, ...]:
+    """Return seeds: a number n means 0 to n - 1, a list means itself."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return tuple(range(value))
+    whole = isinstance(value, (list, tuple)) and bool(value)
+    if whole and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value):
+        if len(set(value)) < len(value):
+            raise Misfit("'seeds' names one seed twice; name each once.", place)
+        return tuple(value)
+    raise Misfit(f"'seeds' must be a number of seeds, or a list of whole numbers from 0; got {value!r:.80}.", place)
+
+
+def names_of(value: str | Iterable[str] | None) -> list[str] | None:
+    """Return one name or several as a sorted list without repeats; None for all."""
+    if value is None:
+        return None
+    return sorted({value} if isinstance(value, str) else set(value))

@@ -1,0 +1,386 @@
+"""What trials share, made once: data, vectors, splits, draws of training sets and fitted features; and one trial itself."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.experiments.experiment_config import Config, TrainingSection, names_of
+from embedrm.experiments.experiment_models import build_model, seeded
+from embedrm.experiments.running_features import remember_features
+from embedrm.experiments.subsets import joining_sizes
+from embedrm.numerics.bradley_terry import log_loss
+from embedrm.numerics.ties import pair_credit
+from embedrm.parameters import n_parameters
+from embedrm.preferences import EmbeddedPreferences
+from embedrm.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from embedrm.reward_model import RewardModel
+    from embedrm.store import EmbeddingStore
+
+DEFAULT_SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One split to be judged on, without its ties, and what means over it need."""
+
+    name: str
+    preferences: EmbeddedPreferences
+    n_ties: int
+    domains: list[str]
+    domain_of: NDArray[np.intp]
+    group_of: NDArray[np.intp]
+    n_groups: int
+
+    @classmethod
+    def of(cls, name: str, preferences: EmbeddedPreferences) -> Judged:
+        """Prepare one split; ties alone are refused."""
+        kept = preferences[~preferences.ties]
+        if not len(kept):
+            raise InvalidInputError(
+                f"the split {name!r} has {len(preferences)} pairs and all are ties, on which no accuracy can be told; "
+                "choose other splits or domains to evaluate on"
+            )
+        # computed once here and carried along: every trial needs them
+        _ = kept.active, kept.local_pairs
+        domains, domain_of = np.unique(kept.domain, return_inverse=True)
+        groups, group_of = np.unique(kept.groups, return_inverse=True)
+        n_ties = len(preferences) - len(kept)
+        return cls(name, kept, n_ties, domains.tolist(), domain_of, group_of, len(groups))
+
+    def facts(self, margins: NDArray[np.float64], logits: bool) -> dict[str, Any]:
+        """Return accuracy (micro, macro, by domain), its standard error over prompt groups, and the log loss.
+
+        Equal rewards count one half. ``se`` is the sandwich estimate for the mean over pairs, whose prompt groups are
+        the independent units.
+        """
+        if not np.isfinite(margins).all():
+            bad = int((~np.isfinite(margins)).sum())
+            raise NotFiniteError(f"{bad} of {len(margins)} margins on the split {self.name!r} are not finite")
+        credit = pair_credit(margins)
+        counts = np.bincount(self.domain_of, minlength=len(self.domains))
+        by_domain = np.bincount(self.domain_of, weights=credit, minlength=len(self.domains)) / counts
+        micro = float(credit.mean())
+        sums = np.bincount(self.group_of, weights=credit - micro, minlength=self.n_groups)
+        small = self.n_groups / max(1, self.n_groups - 1)
+        loss = None
+        if logits:
+            loss = float(log_loss(margins, self.preferences.outcome).mean())
+            if not np.isfinite(loss):
+                raise NotFiniteError(f"the log loss on the split {self.name!r} is not finite")
+        return {
+            "micro": micro,
+            "macro": float(by_domain.mean()),
+            "log_loss": loss,
+            "se": float(np.sqrt(small * (sums**2).sum()) / len(credit)) if self.n_groups > 1 else None,
+            "n_pairs": len(credit),
+            "n_ties": self.n_ties,
+            "n_groups": self.n_groups,
+            "domains": dict(zip(self.domains, by_domain.tolist())),
+        }
+
+
+class NotFiniteError(InvalidInputError):
+    """A trial whose result is NaN or infinite."""
+
+
+@dataclass
+class Prepared:
+    """Everything that trials of one data set, one encoder, one training and one evaluation section share."""
+
+    whole: EmbeddedPreferences
+    training: EmbeddedPreferences
+    judged: list[Judged]
+    section: TrainingSection
+
+    def __post_init__(self) -> None:
+        self._joins: dict[int, NDArray[np.intp]] = {}
+        self._drawn: OrderedDict[tuple[int | None, int], EmbeddedPreferences] = OrderedDict()
+
+    def draw(self, seed: int) -> EmbeddedPreferences:
+        """Return the training pairs of one seed: all, or so many prompts, pairs or responses as the section says."""
+        size = self.section.size
+        if size is None:
+            return self.training
+        found = self._drawn.get((size, seed))
+        if found is None:
+            if seed not in self._joins:
+                self._joins[seed] = joining_sizes(self.training, self.section.by, seed)
+            joins = self._joins[seed]
+            if size > joins.max():
+                raise InvalidInputError(
+                    f"training.size {size:,} is beyond the training data, which have at most {int(joins.max()):,} "
+                    f"{self.section.by}"
+                )
+            found = self.training[np.flatnonzero(joins <= size)]
+            self._drawn[size, seed] = found
+            while len(self._drawn) > 8:
+                self._drawn.popitem(last=False)
+        return found
+
+
+class Workbench:
+    """Loads and encodes what configurations name, each once.
+
+    Parameters
+    ----------
+    store : EmbeddingStore, optional
+        The user's default store where absent; False encodes afresh.
+    preferences : EmbeddedPreferences, optional
+        Vectors at hand, in place of the sections ``data`` and ``encoder`` of every configuration; with the splits and
+        domains that the configuration names.
+    known : mapping, optional
+        Facts of data by the digest of their files, which spare reading them for a fingerprint; new ones are added.
+    progress : Progress
+    """
+
+    def __init__(
+        self,
+        store: EmbeddingStore | bool | None = None,
+        preferences: EmbeddedPreferences | None = None,
+        known: dict[str, Any] | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.store, self.preferences, self.progress = store, preferences, progress
+        self.known: dict[str, Any] = {} if known is None else known
+        self._cache: dict[tuple[str, str], Any] = {}
+
+    def _once(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
+        place = (kind, repr(key))
+        if place not in self._cache:
+            self._cache[place] = make()
+        return self._cache[place]
+
+    # -- facts for a fingerprint -----------------------------------------------------------------------------------
+
+    def data_facts(self, config: Config) -> dict[str, Any]:
+        """Return ``digest`` (of the content), ``splits`` and ``domains`` of the data, and their ``name``."""
+        if self.preferences is not None:
+            return self._once("facts", "given", lambda: _given_facts(self.preferences))
+        return self._once("facts", (config.data.paths, config.data.reading()), lambda: self._file_facts(config))
+
+    def _file_facts(self, config: Config) -> dict[str, Any]:
+        key = _files_digest(config)
+        if key is not None and key in self.known:
+            return dict(self.known[key])
+        data = self.dataset(config)
+        facts = {
+            "digest": data.fingerprint(),
+            "splits": sorted(set(data.prompts["split"]) - {""}),
+            "domains": list(data.domains),
+            "name": data.name or "unnamed",
+        }
+        if key is not None:
+            self.known[key] = facts
+        return facts
+
+    def splits(self, config: Config) -> list[str]:
+        """Return the splits that there are: the data's own, or those that are made."""
+        return self.data_facts(config)["splits"] or sorted(config.data.shares)
+
+    def judged_splits(self, config: Config) -> list[str]:
+        """Return the splits to evaluate on, checked."""
+        present, wanted = self.splits(config), config.evaluation.splits
+        if wanted is None:
+            chosen = [split for split in DEFAULT_SPLITS if split in present]
+        else:
+            chosen = [wanted] if isinstance(wanted, str) else list(wanted)
+        for split in (config.training.split, *chosen):
+            if split not in present:
+                raise unknown_name("split of the data", split, present)
+        if not chosen:
+            raise InvalidInputError(
+                f"there is neither 'validation' nor 'test' among the splits ({', '.join(present)}); name what to evaluate "
+                "on: evaluation.splits"
+            )
+        if config.training.split in chosen:
+            raise InvalidInputError(
+                f"the split {config.training.split!r} is fitted on and evaluated on; name two different ones"
+            )
+        return chosen
+
+    def encoder(self, config: Config) -> Any:
+        """Return the encoder; it loads nothing until it encodes."""
+        from embedrm.encoders import load_encoder
+
+        section = config.encoder
+        return self._once(
+            "encoder",
+            (section.name, sorted(section.options.items(), key=str)),
+            lambda: load_encoder(section.name, **section.options),
+        )
+
+    def vector_facts(self, config: Config) -> dict[str, Any]:
+        """Return the encoder's digest and the views that it makes."""
+        if self.preferences is not None:
+            return {"given": sorted(self.preferences.responses.views)}
+
+        def facts() -> dict[str, Any]:
+            from embedrm.encoding import wanted_layers
+
+            encoder = self.encoder(config)
+            layers = wanted_layers(encoder, config.encoder.layers, tuple(config.encoder.sides))
+            views = {side: sorted(map(str, chosen)) for side, chosen in layers.items()}
+            return {"encoder": encoder.fingerprint_digest(), "views": views}
+
+        return self._once("vectors", config.encoder, facts)
+
+    # -- what is fitted on -----------------------------------------------------------------------------------------
+
+    def dataset(self, config: Config) -> Any:
+        """Return the data as they are read, without the choice of domains."""
+        section = config.data
+        return self._once("data", (section.paths, section.reading()), lambda: _read(config, self.progress))
+
+    def encoded(self, config: Config) -> EmbeddedPreferences:
+        """Return all pairs with their vectors."""
+        if self.preferences is not None:
+            return self.preferences
+        data, encoder = config.data, config.encoder
+
+        def make() -> EmbeddedPreferences:
+            from embedrm.encoding import encode
+
+            dataset = self.dataset(config)
+            if not self.data_facts(config)["splits"]:
+                dataset = dataset.with_split(data.shares, random_state=data.random_state)
+            options: dict[str, Any] = {"layers": encoder.layers, "sides": tuple(encoder.sides), "store": self.store}
+            return encode(dataset, self.encoder(config), progress=self.progress, **options)
+
+        return self._once("encoded", (data.paths, data.reading(), data.shares, data.random_state, encoder), make)
+
+    def prepared(self, config: Config) -> Prepared:
+        """Return what every trial of this configuration shares."""
+        key = (config.data, config.encoder, config.training, config.evaluation.splits, config.evaluation.domains)
+
+        def make() -> Prepared:
+            chosen = self.judged_splits(config)
+            whole = self.encoded(config)
+            split = whole.responses.split[whole.prompt_rows]
+            domain = whole.domain
+            allowed = _in_domains(domain, config.data.domains, "data.domains")
+            training = whole[
+                (split == config.training.split)
+                & allowed
+                & _in_domains(domain, config.training.domains, "training.domains")
+            ]
+            if not len(training):
+                raise InvalidInputError(
+                    f"no pair of the split {config.training.split!r} is in the chosen domains; choose others to fit on"
+                )
+            _ = training.active, training.local_pairs
+            wanted = allowed & _in_domains(domain, config.evaluation.domains, "evaluation.domains")
+            judged = []
+            for name in chosen:
+                part = whole[(split == name) & wanted]
+                if not len(part):
+                    raise InvalidInputError(
+                        f"no pair of the split {name!r} is in the chosen domains; choose others to evaluate on"
+                    )
+                judged.append(Judged.of(name, part))
+            return Prepared(whole, training, judged, config.training)
+
+        return self._once("prepared", key, make)
+
+
+def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[dict[str, Any], RewardModel]:
+    """Fit one model for one seed and judge it.
+
+    Returns
+    -------
+    facts : dict
+        ``metrics`` by split (:meth:`Judged.facts`), ``n_train`` (pairs), ``parameters``, ``seconds`` and ``core_seconds``
+        of the fit, ``score_seconds``.
+    model : RewardModel
+        Fitted.
+    """
+    from embedrm.composites.calibrated import CalibratedRewardModel
+
+    model = remember_features(seeded(build_model(parts), seed))
+    training = prepared.draw(seed)
+    began, cores = time.perf_counter(), time.process_time()
+    if isinstance(model, CalibratedRewardModel) and model.split is not None:
+        model.fit_apart(training, prepared.whole.in_split(model.split))
+    else:
+        model.fit(training)
+    fitted, spent = time.perf_counter(), time.process_time() - cores
+    logits = model.margins_are_logits
+    metrics = {one.name: one.facts(model.margins(one.preferences), logits) for one in prepared.judged}
+    return {
+        "metrics": metrics,
+        "n_train": len(training),
+        "parameters": n_parameters(model),
+        "seconds": fitted - began,
+        "core_seconds": spent,
+        "score_seconds": time.perf_counter() - fitted,
+    }, model
+
+
+def _read(config: Config, progress: Progress) -> Any:
+    from embedrm.datasets import read_preferences
+    from embedrm.datasets.bundled import bundled_names, load_bundled
+
+    section = config.data
+    if len(section.paths) == 1 and section.paths[0] in bundled_names():
+        return load_bundled(section.paths[0])
+    return read_preferences(section.paths, progress=progress, **section.reading())
+
+
+def _files_digest(config: Config) -> str | None:
+    """Digest of the bytes of the files and of how they are read; None where a path is no file."""
+    from embedrm import __version__
+    from embedrm.datasets.bundled import bundled_names, bundled_paths
+
+    section = config.data
+    paths: list[Any] = section.paths
+    if len(paths) == 1 and paths[0] in bundled_names():
+        paths = list(bundled_paths(paths[0]))
+    digest = blake2b(f"{__version__}|{sorted(section.reading().items())}".encode(), digest_size=16)
+    try:
+        for path in paths:
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+            digest.update(b"|")
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def _given_facts(preferences: EmbeddedPreferences | None) -> dict[str, Any]:
+    from embedrm.numerics.digest import array_digest
+
+    assert preferences is not None
+    r = preferences.responses
+    arrays: dict[str, Any] = dict(r.views)
+    for name in ("prompt_of", "gold"):
+        arrays[f"responses/{name}"] = getattr(r, name)
+    for name in ("domain", "group", "split"):
+        arrays[f"prompts/{name}"] = np.asarray(getattr(r, name)).astype("S")
+    for name, values in r.covariates.items():
+        arrays[f"covariates/{name}"] = values
+    for name in ("pairs", "weight", "margin", "outcome"):
+        arrays[f"pairs/{name}"] = getattr(preferences, name)
+    splits = sorted(set(r.split[np.unique(preferences.prompt_rows)].tolist()) - {""})
+    return {"digest": array_digest(arrays), "splits": splits, "domains": list(preferences.domains), "name": "given"}
+
+
+def _in_domains(domain: NDArray[Any], wanted: Any, who: str) -> NDArray[np.bool_]:
+    names = names_of(wanted)
+    if names is None:
+        return np.ones(len(domain), dtype=bool)
+    present = np.unique(domain).tolist()
+    for name in names:
+        if name not in present:
+            raise unknown_name(f"domain in {who}", name, present)
+    return np.isin(domain, names)

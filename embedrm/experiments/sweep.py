@@ -1,0 +1,379 @@
+"""A sweep: many variants of one experiment, each computed once, whoever computes it and however often it is stopped."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedrm.errors import DataError, EmbedRMError, InvalidInputError
+from embedrm.experiments.experiment import Experiment
+from embedrm.experiments.experiment_config import KEYS, read_seeds
+from embedrm.experiments.experiment_files import Misfit, line_of, read_file
+from embedrm.experiments.experiment_run import record_facts
+from embedrm.experiments.running import Workbench
+from embedrm.experiments.sweep_claims import Claims
+from embedrm.experiments.sweep_space import Space
+from embedrm.experiments.sweep_trials import OK, TrialFile
+from embedrm.experiments.sweep_workers import Bundle, Job, failure, run_bundle, run_parallel
+from embedrm.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from embedrm.preferences import EmbeddedPreferences
+    from embedrm.reporting import Report
+    from embedrm.store import EmbeddingStore
+
+MEMO = "data.json"
+# Seconds between looks at what other sweeps of the folder are doing.
+_PATIENCE = 0.3
+_MOST_IN_A_BUNDLE = 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One variant for one seed.
+
+    Attributes
+    ----------
+    settings : dict
+        What differs from the centre, by dotted path.
+    seed : int
+    fingerprint : str
+        Trials of one fingerprint are one computation.
+    variant : int
+        Number of the settings.
+    shared : bool
+        Whether an earlier trial of the plan has this fingerprint: a seed that nothing draws by, or equal settings.
+    """
+
+    settings: dict[str, Any]
+    seed: int
+    fingerprint: str
+    variant: int
+    shared: bool
+
+
+@dataclass
+class Outcome:
+    """What one call of :meth:`Sweep.run` did.
+
+    Attributes
+    ----------
+    trials : list of Trial
+        The whole plan.
+    records : dict of str to dict
+        By fingerprint; those not finished are missing.
+    computed, found, failed, left : int
+        Fingerprints computed by this call; finished before; failed, now or before; not finished yet.
+    seconds : float
+        Of this call.
+    model_seconds : float
+        Of fits and scores in them, over all workers.
+    """
+
+    trials: list[Trial]
+    records: dict[str, dict[str, Any]]
+    computed: int = 0
+    found: int = 0
+    failed: int = 0
+    left: int = 0
+    seconds: float = 0.0
+    model_seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def distinct(self) -> int:
+        """Different fingerprints of the plan."""
+        return len({trial.fingerprint for trial in self.trials})
+
+
+class Sweep:
+    """Variants of an experiment over seeds.
+
+    Parameters
+    ----------
+    experiment : Experiment or mapping
+        The centre; its section ``sweep`` says what varies, where ``space`` does not.
+    space : Space or mapping, optional
+        What varies; see :class:`embedrm.experiments.sweep_space.Space`.
+    seeds : int or list of int, optional
+        Those of the experiment where absent.
+
+    Examples
+    --------
+    >>> from embedrm.experiments.sweep import Sweep
+    >>> sweep = Sweep({"encoder": "hashing"}, {"grid": {"head.l2": [0.1, 1], "featurizer.scale": ["rms", "none"]}}, seeds=3)
+    >>> len(sweep.settings), sweep.seeds
+    (4, (0, 1, 2))
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment | Mapping[str, Any],
+        space: Space | Mapping[str, Any] | None = None,
+        seeds: int | Sequence[int] | None = None,
+    ) -> None:
+        self.experiment = experiment if isinstance(experiment, Experiment) else Experiment(experiment)
+        own = self.experiment.config.sweep if space is None else space
+        self.space = own if isinstance(own, Space) else Space.read(own)
+        self.seeds = self.experiment.config.seeds if seeds is None else read_seeds(seeds)
+        for path in self.space.paths:
+            if path.partition(".")[0] in ("seeds", "sweep", "title") or path.partition(".")[0] not in KEYS:
+                raise Misfit(
+                    f"{path!r} cannot be varied; paths begin with a section ({', '.join(KEYS[1:-2])}), and seeds are their "
+                    "own setting.",
+                    ("sweep", "grid", path),
+                )
+        self.settings = self.space.settings()
+        self.variants = [self._variant(settings) for settings in self.settings]
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Sweep:
+        """Read a YAML or TOML file with a section ``sweep``; what is wrong in it raises DataError with the line."""
+        data, lines = read_file(path)
+        try:
+            return cls(Experiment(data))
+        except Misfit as error:
+            raise DataError(str(error), path, line_of(lines, error.place)) from None
+
+    def _variant(self, settings: Mapping[str, Any]) -> Experiment:
+        try:
+            return self.experiment.with_settings(settings)
+        except InvalidInputError as error:
+            said = ", ".join(f"{path}={value}" for path, value in settings.items()) or "the centre"
+            place = next((("sweep", kind, p) for kind in ("grid", "around", "random") for p in settings
+                          if p in getattr(self.space, kind)), ("sweep", "list"))  # fmt: skip
+            raise Misfit(f"the variant {said}: {error}", place) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that give this sweep again."""
+        seeds: Any = list(self.seeds)
+        return {**self.experiment.to_dict(), "seeds": seeds, "sweep": self.space.written()}
+
+    def plan(self, bench: Workbench | None = None) -> list[Trial]:
+        """Return every trial with its fingerprint: variants in their order, and the seeds of each."""
+        bench = bench or Workbench()
+        out: list[Trial] = []
+        seen: set[str] = set()
+        for number, (settings, variant) in enumerate(zip(self.settings, self.variants)):
+            matters = variant.seed_matters()
+            name = ""
+            for i, seed in enumerate(self.seeds):
+                name = variant.fingerprint(bench, seed) if matters or i == 0 else name
+                out.append(Trial(settings, seed, name, number, name in seen))
+                seen.add(name)
+        return out
+
+    def run(
+        self,
+        folder: str | Path,
+        *,
+        jobs: int = 1,
+        backend: str = "loky",
+        address: str | None = None,
+        retry: bool = False,
+        max_hours: float | None = None,
+        store: EmbeddingStore | bool | None = None,
+        preferences: EmbeddedPreferences | None = None,
+        progress: Progress = silent,
+    ) -> Outcome:
+        """Compute what is not finished, and return all that is.
+
+        Parameters
+        ----------
+        folder : path-like
+            Where results are kept, ``trials.jsonl`` among them. Any number of sweeps, in any number of processes that
+            see the folder, may write to it at once; each trial is computed by one of them. A sweep that was killed goes
+            on from there.
+        jobs : int
+            Workers.
+        backend, address
+            See :func:`embedrm.experiments.sweep_workers.run_parallel`.
+        retry : bool
+            Try again what failed.
+        max_hours : float, optional
+            Begin no trial after this time.
+        store, preferences
+            See :class:`embedrm.experiments.running.Workbench`.
+        progress : Progress
+            Counts different trials.
+        """
+        began = time.perf_counter()
+        if max_hours is not None and not max_hours > 0:
+            raise InvalidInputError(f"max_hours must be above 0, got {max_hours}")
+        if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs == 0 or jobs < -1:
+            raise InvalidInputError(f"jobs must be a whole number from 1, or -1 for every core, got {jobs!r}")
+        root = Path(folder)
+        known = _read_memo(root)
+        bench = Workbench(store, preferences, dict(known), progress)
+        plan = self.plan(bench)
+        _write_memo(root, bench.known, known)
+        trials = TrialFile(root)
+        trials.read()
+        outcome = Outcome(plan, trials.records)
+        finished = trials.finished(retry)
+        wanted = list(dict.fromkeys(trial.fingerprint for trial in plan))
+        outcome.found = sum(name in finished for name in wanted)
+        if outcome.found < len(wanted):
+            work = _Work(self, root, bench, trials, finished, wanted, outcome)
+            limit = None if max_hours is None else time.time() + 3600.0 * max_hours
+            work.run(jobs, backend, address, limit, progress)
+        outcome.failed = sum(trials.records.get(name, {}).get("status", OK) != OK for name in wanted)
+        outcome.left = sum(name not in trials.records for name in wanted)
+        outcome.seconds = time.perf_counter() - began
+        return outcome
+
+    def look(self, folder: str | Path, **options: Any) -> dict[str, int]:
+        """Count the trials planned, different, finished and failed, and those left to compute; nothing is computed."""
+        plan = self.plan(Workbench(options.get("store"), options.get("preferences"), _read_memo(Path(folder))))
+        trials = TrialFile(folder)
+        trials.read()
+        names = {trial.fingerprint for trial in plan}
+        states = [trials.records[name]["status"] for name in names if name in trials.records]
+        return {
+            "planned": len(plan),
+            "different": len(names),
+            "finished": states.count(OK),
+            "failed": len(states) - states.count(OK),
+            "to_compute": len(names) - len(states),
+        }
+
+    def report(self, outcome: Outcome, **options: Any) -> Report:
+        """Return the report of what was found; see :func:`embedrm.experiments.sweep_report.sweep_report`."""
+        from embedrm.experiments.sweep_report import sweep_report
+
+        return sweep_report(self, outcome, **options)
+
+
+class _Work:
+    """The unfinished trials of one call, as bundles."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        root: Path,
+        bench: Workbench,
+        trials: TrialFile,
+        finished: set[str],
+        wanted: list[str],
+        outcome: Outcome,
+    ) -> None:
+        self.sweep, self.root, self.bench, self.trials, self.outcome = sweep, root, bench, trials, outcome
+        self.finished = finished
+        self.total = len(wanted)
+        self.before = dict(trials.records)
+        self.trial_of: dict[str, Trial] = {}
+        for trial in outcome.trials:
+            self.trial_of.setdefault(trial.fingerprint, trial)
+        self.wanted = [name for name in wanted if name not in finished]
+
+    def run(self, jobs: int, backend: str, address: str | None, limit: float | None, progress: Progress) -> None:
+        import joblib
+
+        cores = joblib.cpu_count() if jobs == -1 else jobs
+        step = progress("sweep (trials)")
+        size = max(1, min(_MOST_IN_A_BUNDLE, len(self.wanted) // (4 * max(1, cores))))
+        with Claims(self.root) as claims:
+            while True:
+                bundles = self._bundles(claims, size, limit, backend != "threading" or jobs == 1)
+                alone = jobs == 1 and backend == "loky"
+                results = map(run_bundle, bundles) if alone else run_parallel(bundles, jobs, backend, address)
+                for done, seconds in results:
+                    self.outcome.computed += len(done)
+                    self.outcome.model_seconds += seconds
+                    self.trials.read()
+                    self._update()
+                    step(len(self.finished), self.total)
+                self.trials.read()
+                self._update()
+                if len(self.finished) >= self.total or (limit is not None and time.time() > limit):
+                    break
+                # what is left is in the hands of other processes: it is theirs unless they die
+                time.sleep(_PATIENCE)
+
+    def _update(self) -> None:
+        for name in self.wanted:
+            if name not in self.finished and self.trials.records.get(name) is not self.before.get(name):
+                self.finished.add(name)
+
+    def _bundles(self, claims: Claims, size: int, limit: float | None, timed: bool) -> Iterator[Bundle]:
+        """Claim and give one bundle after another: those of one training set together, equal features side by side."""
+        groups: dict[str, list[str]] = {}
+        for name in self.wanted:
+            if name not in self.finished and name not in claims.taken:
+                groups.setdefault(self._sharing(self.trial_of[name]), []).append(name)
+        for key, names in groups.items():
+            names.sort(key=lambda name: self._nearness(self.trial_of[name]))
+            for start in range(0, len(names), size):
+                if limit is not None and time.time() > limit:
+                    return
+                mine = claims.take(names[start : start + size], self.trials, self.finished)
+                if not mine:
+                    continue
+                jobs = tuple(self._job(name, claims.session) for name in mine)
+                first = self.sweep.variants[self.trial_of[mine[0]].variant].config
+                try:
+                    prepared = self.bench.prepared(first)
+                except (EmbedRMError, MemoryError) as error:
+                    # data that one variant cannot have are that variant's failure
+                    self.outcome.computed += len(jobs)
+                    for job in jobs:
+                        self.trials.append(failure(job, error))
+                    continue
+                yield Bundle(str(self.root), _digest(key), prepared, jobs, limit, timed)
+
+    def _sharing(self, trial: Trial) -> str:
+        config = self.sweep.variants[trial.variant].config
+        draw = trial.seed if config.training.size is not None else None
+        return repr((config.data, config.encoder, config.training, config.evaluation, draw))
+
+    def _nearness(self, trial: Trial) -> tuple[str, str, str]:
+        parts = self.sweep.variants[trial.variant].config.parts
+        return tuple(json.dumps(parts.get(name), sort_keys=True) for name in ("featurizer", "model", "head"))  # type: ignore[return-value]
+
+    def _job(self, name: str, session: str) -> Job:
+        trial = self.trial_of[name]
+        variant = self.sweep.variants[trial.variant]
+        return Job(name, variant.config.parts, trial.seed, record_facts(variant, trial.settings, session))
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _read_memo(root: Path) -> dict[str, Any]:
+    """Return what is known of data by the digest of their files; a damaged file is as good as none."""
+    try:
+        found = json.loads((root / MEMO).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    keys = {"digest", "splits", "domains", "name"}
+    return {k: v for k, v in found.items() if isinstance(v, dict) and keys <= set(v)} if isinstance(found, dict) else {}
+
+
+def _write_memo(root: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    if now == before:
+        return
+    write_whole(root / MEMO, json.dumps(now, indent=1).encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file through a temporary one, so that nobody reads half of it."""
+    import os
+    import secrets
+    from contextlib import suppress
+
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,147 @@
+"""Figures of a sweep: accuracy over each setting, and over what it cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from embedrm.experiments.experiment_run import shown
+from embedrm.experiments.sweep_tidy import label, mean_interval, pareto, sort_key
+from embedrm.reporting import Figure
+from embedrm.reporting.figures import MAX_SERIES
+
+_WIDE = 30.0
+_MAX_POINTS = 400
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-")[:60] or "axis"
+
+
+def _values(rows: Rows, path: str) -> list[Any]:
+    found = {shown(row["settings"][path]): row["settings"][path] for row in rows}
+    return sorted(found.values(), key=sort_key)
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v) for v in values)
+
+
+def axis_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> list[Figure]:
+    """Return one figure for each varied path: lines over numbers, dots with whiskers over names.
+
+    Lines are by the other path with the fewest values, if it has at most a dozen. A point is the mean over all else;
+    its whiskers are the interval over seeds where one variant is behind it, and over variants where there are several.
+    """
+    out = []
+    for path in varied:
+        values = _values(rows, path)
+        if len(values) < 2:
+            continue
+        others = [p for p in varied if p != path and 2 <= len(_values(rows, p)) <= MAX_SERIES]
+        by = min(others, key=lambda p: len(_values(rows, p))) if others else None
+        out.append(_lines(rows, path, values, by, split, metric) if _is_numeric(values) else _dots(rows, path, values, by, split, metric))  # fmt: skip
+    return out
+
+
+def _groups(rows: Rows, by: str | None) -> list[tuple[str, Rows]]:
+    if by is None:
+        return [("", rows)]
+    return [
+        (f"{by.rpartition('.')[2]}={shown(v)}", [r for r in rows if shown(r["settings"][by]) == shown(v)])
+        for v in _values(rows, by)
+    ]
+
+
+def _cells(rows: Rows, path: str, values: Sequence[Any], split: str) -> list[dict[str, Any] | None]:
+    out: list[dict[str, Any] | None] = []
+    for value in values:
+        cells = [row["splits"][split] for row in rows if shown(row["settings"][path]) == shown(value)]
+        if not cells:
+            out.append(None)
+        else:
+            out.append(dict(cells[0]) if len(cells) == 1 else mean_interval([cell["value"] for cell in cells]))
+    return out
+
+
+def _lines(rows: Rows, path: str, values: Sequence[Any], by: str | None, split: str, metric: str) -> Figure:
+    series = []
+    for name, group in _groups(rows, by):
+        cells = [(v, c) for v, c in zip(values, _cells(group, path, values, split)) if c is not None]
+        if cells:
+            series.append({"label": name, "x": [float(v) for v, _ in cells], **_ends([c for _, c in cells])})
+    positive = [float(v) for v in values if v > 0]
+    log = len(positive) == len(values) and max(positive) / min(positive) >= _WIDE
+    data: dict[str, Any] = {"series": series, "x_label": path, "y_label": _axis(metric, split)}
+    data |= {"x_scale": "log"} if log else {}
+    data |= {"reference": [{"value": 0.5, "label": "chance"}]} if metric != "log_loss" else {}
+    return Figure(f"over-{_slug(path)}", f"{_axis(metric, split)} over {path}", "lines", data, caption=_caption(by))
+
+
+def _dots(rows: Rows, path: str, values: Sequence[Any], by: str | None, split: str, metric: str) -> Figure:
+    series = []
+    for name, group in _groups(rows, by):
+        ends = _ends(_cells(group, path, values, split))
+        series.append({"label": name, "values": ends.pop("y"), **ends})
+    data: dict[str, Any] = {
+        "categories": [shown(v) for v in values],
+        "series": series,
+        "x_label": _axis(metric, split),
+        "y_label": path,
+    }
+    return Figure(f"over-{_slug(path)}", f"{_axis(metric, split)} over {path}", "intervals", data, caption=_caption(by))
+
+
+def _ends(cells: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
+    out: dict[str, list[Any]] = {"y": [None if c is None else c["value"] for c in cells]}
+    if any(c is not None and c["low"] is not None for c in cells):
+        for end in ("low", "high"):
+            out[end] = [None if c is None or c["low"] is None else c[end] for c in cells]
+    return out
+
+
+def _axis(metric: str, split: str) -> str:
+    what = {"micro": "accuracy", "macro": "macro accuracy", "log_loss": "log loss (nats)"}[metric]
+    return f"{what} on {split}"
+
+
+def _caption(by: str | None) -> str:
+    apart = "" if by is None else f" Lines by {by}; other settings are averaged."
+    return f"Means with 95 % intervals over seeds, or over the variants that are averaged.{apart}"
+
+
+def cost_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> list[Figure]:
+    """Accuracy against parameters and against seconds, with the points of the front apart."""
+    sign = -1.0 if metric == "log_loss" else 1.0
+    out = []
+    for cost, title in (("parameters", "parameters"), ("seconds", "seconds of one fit")):
+        known = [row for row in rows if row.get(cost)]
+        if len(known) < 2:
+            continue
+        marks = pareto([(row[cost], sign * row["splits"][split]["value"]) for row in known])
+        series = []
+        for name, wanted in (("on the front", True), ("others", False)):
+            part = [row for row, mark in zip(known, marks) if mark == wanted][:_MAX_POINTS]
+            if part:
+                series.append(
+                    {
+                        "label": name,
+                        "x": [float(row[cost]) for row in part],
+                        "y": [row["splits"][split]["value"] for row in part],
+                    }
+                    | (
+                        {"names": [label({p: r["settings"][p] for p in varied}) for r in part]}
+                        if len(part) <= 12 and wanted
+                        else {}
+                    )
+                )
+        spread = max(r[cost] for r in known) / min(r[cost] for r in known)
+        data: dict[str, Any] = {"series": series, "x_label": title, "y_label": _axis(metric, split)}
+        data |= {"x_scale": "log"} if spread >= _WIDE else {}
+        out.append(Figure(f"cost-{cost}", f"{_axis(metric, split)} against {title}", "scatter", data))
+    return out

@@ -1,0 +1,314 @@
+"""The report of a sweep: variants, pivot, what each axis did, accuracy over cost, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.experiments.experiment_run import settings_table, shown
+from embedrm.experiments.sweep_figures import axis_figures, cost_figures
+from embedrm.experiments.sweep_tidy import axis_values, label, mean_interval, pareto, sort_key, variant_rows
+from embedrm.experiments.sweep_trials import OK
+from embedrm.reporting import Column, Report, Table, collect
+
+if TYPE_CHECKING:
+    from embedrm.experiments.sweep import Outcome, Sweep
+
+METRICS = ("micro", "macro", "log_loss")
+CHOOSES = "validation"
+_SHOWN = 40
+_MAX_COLUMNS = 12
+
+
+def sweep_report(
+    sweep: Sweep,
+    outcome: Outcome,
+    *,
+    metric: str = "micro",
+    pivot: Sequence[str] | None = None,
+    command: str | None = None,
+    started: float | None = None,
+) -> Report:
+    """Return the report of what is finished of a sweep.
+
+    Parameters
+    ----------
+    sweep : Sweep
+    outcome : Outcome
+    metric : {"micro", "macro", "log_loss"}
+        What is shown.
+    pivot : (str, str), optional
+        Varied paths for rows and columns; the two with the most values where absent.
+    command, started
+        For the provenance.
+
+    Returns
+    -------
+    Report
+        Tables ``variants`` (best first by the validation split; where there is none, in the order of the sweep, since
+        nothing may be chosen on a test split), ``pivot``, ``axes``, ``pareto-front`` and ``failures``.
+    """
+    if metric not in METRICS:
+        raise unknown_name("metric of a sweep", metric, METRICS)
+    rows = variant_rows(sweep, outcome, metric)
+    axes = axis_values(sweep)
+    varied = [path for path, values in axes.items() if len({shown(v) for v in values}) > 1]
+    done = [row for row in rows if row["splits"]]
+    splits = list(done[0]["splits"]) if done else []
+    shown_on = splits[-1] if splits else None
+    report = Report("sweep", sweep.experiment.config.title or "Sweep", _summary(sweep, outcome, done, splits, metric))
+    report.notes = _notes(sweep, outcome)
+    if shown_on is not None:
+        best_first = _ordered(done, splits, metric)
+        report.add_section("Variants", tables=[_variants(best_first, varied, splits, metric)])
+        chosen = _pivot_axes(pivot, varied, axes)
+        table = None if chosen is None else _pivot(done, *chosen, shown_on, metric)
+        effects = _effects(done, varied, shown_on, metric)
+        report.add_section(
+            "What each setting did",
+            tables=[t for t in (table, effects) if t is not None],
+            figures=axis_figures(done, varied, shown_on, metric),
+        )
+        fronts, figures = _fronts(done, varied, shown_on, metric), cost_figures(done, varied, shown_on, metric)
+        if fronts is not None:
+            report.add_section("Accuracy over cost", tables=[fronts], figures=figures)
+    failures = _failures(outcome)
+    if failures is not None:
+        report.add_section("Failures", tables=[failures])
+    report.add_section("The centre", tables=[settings_table(sweep.to_dict())])
+    report.provenance = collect(
+        command=command,
+        seeds=list(sweep.seeds),
+        started=started,
+        extra={
+            "trials": {
+                "planned": len(outcome.trials),
+                "different": outcome.distinct,
+                "computed_now": outcome.computed,
+                "finished_before": outcome.found,
+                "failed": outcome.failed,
+                "not_finished": outcome.left,
+            },
+            "experiment": sweep.to_dict(),
+        },
+    )
+    return report
+
+
+def _name(metric: str) -> str:
+    return {"micro": "accuracy", "macro": "macro accuracy", "log_loss": "log loss (nats)"}[metric]
+
+
+def _ordered(done: list[dict[str, Any]], splits: Sequence[str], metric: str) -> list[dict[str, Any]]:
+    """Best first by the validation split; in their own order without one."""
+    if CHOOSES not in splits:
+        return done
+    sign = 1.0 if metric == "log_loss" else -1.0
+    return sorted(done, key=lambda row: (sign * row["splits"][CHOOSES]["value"], row["variant"]))
+
+
+def _summary(
+    sweep: Sweep, outcome: Outcome, done: list[dict[str, Any]], splits: Sequence[str], metric: str
+) -> list[str]:
+    planned, distinct = len(outcome.trials), outcome.distinct
+    said = f"{planned:,} trials: {len(sweep.settings):,} variants, {_count(len(sweep.seeds), 'seed')}."
+    if distinct < planned:
+        said += f" {distinct:,} of them differ; the others are the same computation and were done once."
+    parts = [f"{outcome.computed:,} computed now", f"{outcome.found:,} finished before"]
+    parts += [f"{outcome.failed:,} failed"] if outcome.failed else []
+    parts += [f"{outcome.left:,} not finished"] if outcome.left else []
+    out = [f"{said} {', '.join(parts)}."]
+    if done and CHOOSES in splits and len(done) > 1:
+        best = _ordered(done, splits, metric)[0]
+        cells = ", ".join(f"{_interval(best['splits'][split])} on {split}" for split in splits)
+        out.append(f"Best by {CHOOSES} {_name(metric)}: {label(best['settings'])}; {cells}.")
+    return out
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _interval(cell: Mapping[str, Any]) -> str:
+    ends = "" if cell["low"] is None else f" [{cell['low']:.3f}, {cell['high']:.3f}]"
+    return f"{cell['value']:.3f}{ends}"
+
+
+def _notes(sweep: Sweep, outcome: Outcome) -> list[str]:
+    notes = [
+        "Intervals are 95 % t intervals over seeds; a variant that no seed changes has none. Its uncertainty over prompts "
+        "is the standard error (se) of the tidy table.",
+        "Nothing is chosen on the test split: variants are ordered, and the best one is named, by the validation split, "
+        "where there is one.",
+    ]
+    if any(trial.shared for trial in outcome.trials):
+        unmoved = sum(not variant.seed_matters() for variant in sweep.variants)
+        if unmoved and len(sweep.seeds) > 1:
+            notes.append(
+                f"In {unmoved:,} of {len(sweep.variants):,} variants nothing is drawn by the seed: their "
+                f"{len(sweep.seeds)} seeds are one fit."
+            )
+    return notes
+
+
+def _variants(rows: list[dict[str, Any]], varied: Sequence[str], splits: Sequence[str], metric: str) -> Table:
+    columns = [Column("variant", "Variant")]
+    columns += [Column(f"a{i}", path) for i, path in enumerate(varied)]
+    best = "min" if metric == "log_loss" else "max"
+    columns += [
+        Column(f"s{i}", split, "interval", best=best if split == CHOOSES else None) for i, split in enumerate(splits)
+    ]
+    columns += [Column("n", "fits", "integer"), Column("failed", "failed", "integer")]
+    columns += [Column("parameters", "parameters", "integer"), Column("seconds", "fit", "seconds")]
+    cells = [
+        {
+            "variant": str(row["variant"]),
+            **{f"a{i}": shown(row["settings"][path]) for i, path in enumerate(varied)},
+            **{f"s{i}": row["splits"][split] for i, split in enumerate(splits)},
+            "n": row["n_seeds"],
+            "failed": row["failed"] or None,
+            "parameters": None if row["parameters"] is None else round(row["parameters"]),
+            "seconds": row["seconds"],
+        }
+        for row in rows[:_SHOWN]
+    ]
+    order = f"Best first by {CHOOSES}." if CHOOSES in splits else "In the order of the sweep."
+    more = f" The first {_SHOWN} of {len(rows):,}; all are in trials.csv." if len(rows) > _SHOWN else ""
+    return Table("variants", "Variants", columns, cells, caption=f"{_name(metric).capitalize()}. {order}{more}")
+
+
+def _pivot_axes(
+    wanted: Sequence[str] | None, varied: Sequence[str], axes: Mapping[str, list[Any]]
+) -> tuple[str, str] | None:
+    if wanted is not None:
+        if len(wanted) != 2 or wanted[0] == wanted[1]:
+            raise InvalidInputError(
+                f"a pivot needs two different paths, rows and columns; got {', '.join(wanted) or 'none'}"
+            )
+        for path in wanted:
+            if path not in varied:
+                raise unknown_name("path that varies", path, varied)
+        return wanted[0], wanted[1]
+    if len(varied) < 2:
+        return None
+    sizes = {path: len({shown(v) for v in axes[path]}) for path in varied}
+    narrow = [path for path in varied if sizes[path] <= _MAX_COLUMNS]
+    if not narrow:
+        return None
+    columns = max(narrow, key=lambda path: sizes[path])
+    rest = [path for path in varied if path != columns]
+    return max(rest, key=lambda path: sizes[path]), columns
+
+
+def values_of(rows: Sequence[Mapping[str, Any]], path: str) -> list[Any]:
+    """Return the values that a path takes in some rows, ordered."""
+    found = {shown(row["settings"][path]): row["settings"][path] for row in rows}
+    return sorted(found.values(), key=sort_key)
+
+
+def _pivot(rows: list[dict[str, Any]], down: str, across: str, split: str, metric: str) -> Table:
+    heads, sides = values_of(rows, across)[:_MAX_COLUMNS], values_of(rows, down)
+    best = "min" if metric == "log_loss" else "max"
+    columns = [Column("row", down), *(Column(f"c{j}", shown(v), "number", digits=3) for j, v in enumerate(heads))]
+    cells = []
+    for value in sides:
+        cell: dict[str, Any] = {"row": shown(value)}
+        for j, head in enumerate(heads):
+            found = [
+                row["splits"][split]["value"]
+                for row in rows
+                if shown(row["settings"][down]) == shown(value) and shown(row["settings"][across]) == shown(head)
+            ]
+            cell[f"c{j}"] = float(np.mean(found)) if found else None
+        cells.append(cell)
+    caption = f"{_name(metric).capitalize()} on {split}; the mean over all other settings and seeds ({best} is better)."
+    return Table("pivot", f"{down} by {across}", columns, cells, caption=caption)
+
+
+def _effects(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metric: str) -> Table | None:
+    """For each value of each axis the mean and the range over all variants that have it."""
+    cells = []
+    for path in varied:
+        for value in values_of(rows, path)[:_SHOWN]:
+            found = [row["splits"][split]["value"] for row in rows if shown(row["settings"][path]) == shown(value)]
+            cells.append(
+                {
+                    "axis": path,
+                    "value": shown(value),
+                    "mean": mean_interval(found)["value"],
+                    "low": min(found),
+                    "high": max(found),
+                    "n": len(found),
+                }
+            )
+    if not cells:
+        return None
+    columns = [
+        Column("value", "Value"),
+        Column("mean", "mean", "number", digits=3),
+        Column("low", "lowest", "number", digits=3),
+        Column("high", "highest", "number", digits=3),
+        Column("n", "variants", "integer"),
+    ]
+    caption = (
+        f"{_name(metric).capitalize()} on {split} of the variants that have the value, each averaged over its seeds."
+    )
+    return Table("axes", "Each setting by itself", columns, cells, caption=caption, row_groups="axis")
+
+
+def _fronts(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metric: str) -> Table | None:
+    sign = -1.0 if metric == "log_loss" else 1.0
+    known = [row for row in rows if row["parameters"] is not None and row["seconds"] is not None]
+    if not known:
+        return None
+    marks = {
+        cost: pareto([(row[cost], sign * row["splits"][split]["value"]) for row in known])
+        for cost in ("parameters", "seconds")
+    }
+    columns = [
+        Column("what", "Variant"),
+        Column("value", _name(metric), "number", digits=3),
+        Column("parameters", "parameters", "integer"),
+        Column("seconds", "fit", "seconds"),
+        Column("by", "on the front of"),
+    ]
+    cells = []
+    for i in sorted(range(len(known)), key=lambda i: (known[i]["seconds"], known[i]["variant"])):
+        by = [cost for cost, front in marks.items() if front[i]]
+        if by:
+            row = known[i]
+            cells.append(
+                {
+                    "what": label({path: row["settings"][path] for path in varied}),
+                    "value": row["splits"][split]["value"],
+                    "parameters": round(row["parameters"]),
+                    "seconds": row["seconds"],
+                    "by": " and ".join(by),
+                }
+            )
+    caption = (
+        f"Variants that no other one beats: none has as few parameters (or is as fast to fit) and is as good on {split}. "
+        "A front describes; it is no choice."
+    )
+    return Table("pareto-front", "Pareto front", columns, cells[:_SHOWN], caption=caption)
+
+
+def _failures(outcome: Outcome) -> Table | None:
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for trial in outcome.trials:
+        record = outcome.records.get(trial.fingerprint)
+        if record is not None and record["status"] != OK:
+            error = record["error"]
+            groups.setdefault((error["type"], error["message"]), []).append(trial)
+    if not groups:
+        return None
+    columns = [Column("error", "Error"), Column("n", "trials", "integer"), Column("first", "Such as")]
+    rows = [
+        {"error": f"{kind}: {message}", "n": len(t), "first": f"{label(t[0].settings)}, seed {t[0].seed}"}
+        for (kind, message), t in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
+    caption = "They are not computed again unless asked for (--retry)."
+    return Table("failures", "Trials that failed", columns, rows[:_SHOWN], caption=caption)

@@ -1,0 +1,159 @@
+"""The tidy table of a sweep: one row a trial, one column a fact; and what is averaged over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedrm.experiments.experiment_run import leaves, shown
+from embedrm.experiments.sweep_trials import OK
+
+if TYPE_CHECKING:
+    from embedrm.experiments.sweep import Outcome, Sweep
+
+COSTS = ("n_train", "parameters", "seconds", "core_seconds", "score_seconds")
+METRICS = ("micro", "macro", "log_loss", "se", "n_pairs")
+
+
+def axis_values(sweep: Sweep) -> dict[str, list[Any]]:
+    """Return the value of every varied path in each variant, also where another part of the sweep varies it."""
+    centre = leaves(sweep.experiment.to_dict())
+    out: dict[str, list[Any]] = {}
+    for path in sweep.space.paths:
+        default = centre.get(path)
+        out[path] = [settings.get(path, default) for settings in sweep.settings]
+    return out
+
+
+def trial_rows(sweep: Sweep, outcome: Outcome) -> list[dict[str, Any]]:
+    """Return one flat row for each trial of the plan.
+
+    Returns
+    -------
+    list of dict
+        ``trial``, ``variant``, ``seed``, ``status`` (``ok``, ``failed``, ``not finished``), ``shared`` (computed for an
+        earlier trial), the varied paths, ``SPLIT_micro`` and so on, ``SPLIT_DOMAIN`` for each domain, costs, ``error`` and
+        ``fingerprint``.
+    """
+    axes = axis_values(sweep)
+    rows = []
+    for number, trial in enumerate(outcome.trials):
+        record = outcome.records.get(trial.fingerprint)
+        row: dict[str, Any] = {
+            "trial": number,
+            "variant": trial.variant,
+            "seed": trial.seed,
+            "status": "not finished" if record is None else record["status"],
+            "shared": trial.shared,
+        }
+        row |= {path: values[trial.variant] for path, values in axes.items()}
+        if record is not None and record["status"] == OK:
+            for split, facts in record["metrics"].items():
+                row |= {f"{split}_{name}": facts[name] for name in METRICS}
+                row |= {f"{split}_domain_{domain}": value for domain, value in facts["domains"].items()}
+            row |= {name: record.get(name) for name in COSTS}
+        error = (record or {}).get("error")
+        row["error"] = None if error is None else f"{error['type']}: {error['message']}"
+        row["fingerprint"] = trial.fingerprint
+        rows.append(row)
+    return rows
+
+
+def write_tidy(rows: Sequence[Mapping[str, Any]], folder: str | Path, axes: Sequence[str] = ()) -> dict[str, Path]:
+    """Write ``trials.csv`` and ``trials.parquet``; lists and mappings among the settings are JSON there."""
+    import io
+
+    import pandas as pd
+
+    from embedrm.experiments.sweep import write_whole
+
+    frame = pd.DataFrame([dict(row) for row in rows])
+    for path in axes:
+        column = frame[path]
+        plain = [isinstance(v, (int, float)) and not isinstance(v, bool) for v in column]
+        if not all(plain):
+            # one type a column: what is not a number is written as it would be typed
+            frame[path] = [None if v is None else shown(v) for v in column]
+    root = Path(folder)
+    csv, parquet = root / "trials.csv", root / "trials.parquet"
+    write_whole(csv, frame.to_csv(index=False).encode("utf-8"))
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_whole(parquet, buffer.getvalue())
+    return {"csv": csv, "parquet": parquet}
+
+
+def mean_interval(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean with its 95 % t interval over seeds; without ends for one value."""
+    from scipy.special import stdtrit
+
+    found = np.asarray(values, dtype=np.float64)
+    mean = float(found.mean())
+    if len(found) < 2:
+        return {"value": mean, "low": None, "high": None, "n": len(found)}
+    half = float(stdtrit(len(found) - 1, 0.975) * found.std(ddof=1) / np.sqrt(len(found)))
+    return {"value": mean, "low": mean - half, "high": mean + half, "n": len(found)}
+
+
+def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[dict[str, Any]]:
+    """Return one row for each variant: settings, accuracy on each split over its seeds, costs, and how many failed.
+
+    Seeds that gave one fingerprint are one value.
+    """
+    axes = axis_values(sweep)
+    by_variant: dict[int, list[dict[str, Any]]] = {}
+    failures: dict[int, int] = {}
+    missing: dict[int, int] = {}
+    for trial in outcome.trials:
+        record = outcome.records.get(trial.fingerprint)
+        held = by_variant.setdefault(trial.variant, [])
+        if record is None:
+            missing[trial.variant] = missing.get(trial.variant, 0) + 1
+        elif record["status"] != OK:
+            failures[trial.variant] = failures.get(trial.variant, 0) + 1
+        elif all(record is not other for other in held):
+            held.append(record)
+    rows = []
+    for variant, records in by_variant.items():
+        row: dict[str, Any] = {
+            "variant": variant,
+            "settings": {path: values[variant] for path, values in axes.items()},
+            "n_seeds": len(records),
+            "failed": failures.get(variant, 0),
+            "missing": missing.get(variant, 0),
+            "splits": {},
+        }
+        if records:
+            for split in records[0]["metrics"]:
+                row["splits"][split] = mean_interval([r["metrics"][split][metric] for r in records])
+            row["se"] = {s: records[0]["metrics"][s]["se"] for s in records[0]["metrics"]}
+            for cost in COSTS:
+                known = [r[cost] for r in records if r.get(cost) is not None]
+                row[cost] = float(np.mean(known)) if known else None
+        rows.append(row)
+    return rows
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Tell which points (cost, accuracy) no other one beats: none is as cheap and as good, and better in one of them."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    out, best, cost = [False] * len(points), -np.inf, None
+    for i in order:
+        if points[i][1] > best or (points[i][1] == best and points[i][0] == cost):
+            out[i], best, cost = True, points[i][1], points[i][0]
+    return out
+
+
+def label(settings: Mapping[str, Any]) -> str:
+    """Return settings on one line, by the last word of each path."""
+    return ", ".join(f"{path.rpartition('.')[2]}={shown(value)}" for path, value in settings.items()) or "the centre"
+
+
+def sort_key(value: Any) -> tuple[int, Any]:
+    """Order values of an axis: numbers by size, then texts."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (0, value) if number else (1, json.dumps(value, sort_keys=True))

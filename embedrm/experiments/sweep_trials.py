@@ -1,0 +1,144 @@
+"""The file of finished trials: one line each, appended whole, by any number of processes.
+
+A line is written by one ``write`` to a file opened for appending, under a lock, so that no two mix. Where a process was
+killed in the middle of one, the next writer ends the torn line first and readers skip it: the trial was not finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from embedrm.errors import DataError, InvalidInputError
+
+FILE = "trials.jsonl"
+# A process that is killed loses nothing that was written; a machine that loses power loses this many seconds at most.
+SYNC_SECONDS = 0.5
+OK, FAILED = "ok", "failed"
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """Hold an exclusive lock on an open file; the system lets go of it when the process ends, however it ends."""
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+class TrialFile:
+    """Finished trials of a folder, by their fingerprint.
+
+    Parameters
+    ----------
+    folder : path-like
+        Made by the first :meth:`append`.
+
+    Attributes
+    ----------
+    records : dict of str to dict
+        What was read so far: the first success of a fingerprint, or where there is none its latest failure.
+    torn : int
+        Lines that were no whole record.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / FILE
+        self.records: dict[str, dict[str, Any]] = {}
+        self.torn = 0
+        self._read_to = 0
+        self._descriptor: int | None = None
+        self._synced = 0.0
+
+    def read(self) -> list[str]:
+        """Read what was added since the last call, by anyone; return the fingerprints."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._read_to)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DataError(f"finished trials cannot be read ({error.strerror or error}).", self.path) from None
+        # the end of a line that is being written now is read when it is whole
+        end = new.rfind(b"\n") + 1
+        self._read_to += end
+        found = []
+        for line in new[:end].splitlines():
+            record = _record(line)
+            if record is None:
+                self.torn += bool(line.strip())
+                continue
+            name = record["fingerprint"]
+            if self.records.get(name, {}).get("status") != OK:
+                self.records[name] = record
+            found.append(name)
+        return found
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one record, whole; it is safe from the end of this process when this returns."""
+        line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        descriptor = self._open()
+        with locked(descriptor):
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            _write(descriptor, line, self.path)
+        now = time.monotonic()
+        if now - self._synced > SYNC_SECONDS:
+            os.fsync(descriptor)
+            self._synced = now
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise InvalidInputError(
+                    f"cannot write {self.path}: {error.strerror or error}; choose another folder"
+                ) from None
+        return self._descriptor
+
+    def close(self) -> None:
+        """Bring what was written to the disk and let go of the file."""
+        if self._descriptor is not None:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def finished(self, retry: bool = False, since: Iterable[str] = ()) -> set[str]:
+        """Return the fingerprints that need no computing: successes, and failures unless they are to be tried again.
+
+        ``since`` names failures that were made after the retry began.
+        """
+        again = set(since)
+        return {n for n, r in self.records.items() if r["status"] == OK or not retry or n in again}
+
+
+def _write(descriptor: int, line: bytes, path: Path) -> None:
+    written = 0
+    while written < len(line):
+        try:
+            written += os.write(descriptor, line[written:])
+        except OSError as error:
+            raise InvalidInputError(
+                f"cannot write {path}: {error.strerror or error}; make room and run again"
+            ) from None
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("fingerprint"), str)
+    return record if whole and record.get("status") in (OK, FAILED) else None
