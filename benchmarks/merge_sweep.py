@@ -5,7 +5,7 @@ Command: OMP_NUM_THREADS=1 python benchmarks/merge_sweep.py
 Linear heads: ``sweep_heads`` over 0 to 1 by 0.05, which gives accuracy, log loss and the spread of margins at every lambda,
 in all and by domain, against one evaluation of one head on the same pairs: ``margins`` and ``accuracy_facts`` with a single
 bootstrap draw, so that next to nothing of it is intervals. Beside it what an evaluation with intervals takes, and a sweep
-over one lambda, which has the sweep's own overhead in it and is the strictest that it can be held against. Pairs are laid out
+over one lambda, which has the overhead of a sweep and is the strictest that it can be held against. Pairs are laid out
 as two, four and five responses a prompt: the fewer responses, the less an evaluation costs beside what every lambda costs.
 Perceptrons: the sweep of merged trunks against the passes of as many merged heads, one after another; margins must agree.
 """
