@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedrm.composites.merged import MergedRewardModel
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.evaluation import accuracy_facts, comparison_facts
-from embedrm.evaluation.claims import Claim, Region
+from embedrm.experiments.merging_head_claims import judge_heads
 from embedrm.experiments.merging_head_curves import Curves, cells, lambda_facts
 from embedrm.experiments.merging_head_report import add_head_sections, head_findings
 from embedrm.experiments.study import StudyData
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-PAPER = "Lin et al. (2024)"
 REWARDS_LINEAR, LINEAR = "linear heads, rewards averaged", "linear heads, weights merged"
 REWARDS_MLP, WARM = "perceptrons, rewards averaged", "perceptrons, weights merged (WARM)"
 PROMPT, DENOISING, GRADES = "which prompt it answers", "denoising", "its grade"
@@ -54,33 +53,6 @@ MIDDLE = 0.35
 """Of the region 0.2 to 0.5: the weight at which methods are compared where validation chose not to merge at all."""
 EPOCHS = {PROMPT: 40, DENOISING: 20, GRADES: 40}
 START_EPOCHS = 10
-COMPARABLE = 0.01
-"""A loss of less than one point of accuracy counts as none."""
-
-RISES = Claim(
-    "doge-target-rises-trunk",
-    "Merging in a domain model makes the reward model more accurate in that domain",
-    f"{PAPER}, main result on math and code",
-    "analogue",
-    "accuracy of the merged trunk at the lambda chosen on validation less that of the general model (mean of the targets)",
-    Region(least=0.0),
-)
-KEPT = Claim(
-    "doge-others-kept-trunk",
-    "Other domains lose nothing that matters",
-    f"{PAPER}, as summaries restate it",
-    "analogue",
-    "accuracy in the general model's own domains at the chosen lambda less that at lambda = 0 (macro), the worst target",
-    Region(least=-COMPARABLE),
-)
-BEST_LAMBDA = Claim(
-    "doge-lambda-trunk",
-    "The best lambda lies between 0.2 and 0.5",
-    f"{PAPER}, as summaries restate it",
-    "analogue",
-    "lambda chosen on validation, and what resampled validation pairs would choose; the worst target",
-    Region(0.2, 0.5, closed=True),
-)
 
 
 class HeadMergeStudy:
@@ -157,7 +129,7 @@ class HeadMergeStudy:
         self.alignment = self._align()
         self.methods = self._methods(progress("compare merge methods"))
         self.cost = self._cost()
-        self.claims = self._judge()
+        self.claims = judge_heads(self.gain(self.primary), [self.levels[self.primary, label] for label in self.targets])
 
     # -- fitting ----------------------------------------------------------------------------------------------------
 
@@ -340,16 +312,6 @@ class HeadMergeStudy:
                 seconds[name].append(time.perf_counter() - began)
         ratio = np.median(np.array(seconds["sweep"]) / np.array(seconds["evaluation"]))
         return {name: float(np.median(values)) for name, values in seconds.items()} | {"ratio": float(ratio)}
-
-    def _judge(self) -> list[dict[str, Any]]:
-        facts = {label: self.levels[self.primary, label] for label in self.targets}
-        gain = self.gain(self.primary)
-        claims = [RISES.judge(gain["value"], gain["low"], gain["high"])]
-        changes = [own["change"]["others"][own["chosen"]["index"]] for own in facts.values() if self.others]
-        claims += [KEPT.all_of(changes)] if changes else []
-        chosen = [own["chosen"] for own in facts.values()]
-        claims.append(BEST_LAMBDA.all_of([{"value": c["lambda"], "low": c["low"], "high": c["high"]} for c in chosen]))
-        return claims
 
     # -- report -----------------------------------------------------------------------------------------------------
 
