@@ -48,6 +48,7 @@ _PUBLIC = {
     "load_bundled": "embedrm.datasets.bundled",
     "load_encoder": "embedrm.encoders",
     "merge_encoders": "embedrm.merging.encoders",
+    "write_encoder_moments": "embedrm.merging.encoder_fisher",
     "merge_heads": "embedrm.merging.heads",
     "read_preferences": "embedrm.datasets",
 }
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from embedrm.heads.linear import LinearHead
     from embedrm.heads.mlp import MLPHead
     from embedrm.heads.random import RandomHead
+    from embedrm.merging.encoder_fisher import write_encoder_moments
     from embedrm.merging.encoders import merge_encoders
     from embedrm.merging.heads import merge_heads
     from embedrm.numerics.annotation import Annotator

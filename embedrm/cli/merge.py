@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,50 +11,39 @@ import typer
 from embedrm.cli import _common as common
 from embedrm.cli._common import Console
 from embedrm.cli._guard import FOUND, keep
+from embedrm.cli._merge_runs import Encoders, Heads, Request
 from embedrm.cli._parameters import read_value
-from embedrm.errors import InvalidInputError, ModelError
+from embedrm.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from embedrm.cli._merge_config import MergeConfig
     from embedrm.merging.compatibility import CompatibilityReport
 
 _ENCODER_PANEL, _HEAD_PANEL = "Merging encoders", "Merging heads"
 
 
-@dataclass(frozen=True)
-class _Request:
-    paths: list[str]
-    weights: list[float] | None
-    method: str
-    base: str | None
-    options: dict[str, Any]
-    accept: list[str]
-    rotation: str
-    layers: str
-    rescale: bool
-    align: bool
-
-
 def merge(
     paths: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="A B [C...]",
             help="What is merged, the general model first: folders or names of encoders (tuned ones among them), or folders "
             "of linear heads or perceptrons that 'embedrm fit' wrote.",
             show_default=False,
         ),
-    ],
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Where the merged model is saved.", show_default=False),
     ] = None,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="linear (DogeRM), slerp, model_soup, warm; on deltas from --base: task_arithmetic, ties, dare_linear, "
-            "dare_ties, breadcrumbs."
+            help="linear (DogeRM; the default), slerp, model_soup, warm; on deltas from --base: task_arithmetic, ties, "
+            "dare_linear, dare_ties, breadcrumbs; fisher, with --moments.",
+            show_default=False,
         ),
-    ] = "linear",
+    ] = None,
     weight: Annotated[
         list[float] | None,
         typer.Option(
@@ -78,7 +66,16 @@ def merge(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="A parameter of the method, such as density=0.5, normalize=false or lambda=0.7; repeat it.",
+            help="A parameter of the method, such as density=0.5, normalize=false, lambda=0.7 or scope=model; repeat it.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Models, method, base and parameters in a YAML file instead, in mergekit's words: models, merge_method, "
+            "base_model, parameters, dtype.",
             show_default=False,
         ),
     ] = None,
@@ -92,6 +89,15 @@ def merge(
             metavar="DIFFERENCE",
             help="A difference that shall not forbid merging: base, pooling, normalisation, max-length, prompts, type, "
             "basis; repeat it.",
+            rich_help_panel=_ENCODER_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    moments: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="For fisher: one for each model in their order, from embedrm.write_encoder_moments in Python; repeat it.",
             rich_help_panel=_ENCODER_PANEL,
             show_default=False,
         ),
@@ -133,26 +139,29 @@ def merge(
     console = Console(quiet, as_json)
     if output is None and not dry_run:
         raise InvalidInputError("merge needs --output FOLDER for the merged model, or --dry-run; nothing was done")
-    options = {name: read_value(text) for name, text in common.settings(set_, "--set").items()}
-    request = _Request(
-        list(paths),
-        _weights(weight, len(paths)),
-        method,
-        base,
-        options,
+    asked = _read(config, paths, method, weight, base, set_, console)
+    request = Request(
+        asked.paths,
+        asked.weights,
+        asked.method,
+        asked.base,
+        asked.options,
         list(accept or ()),
         rotation,
         layers,
         rescale,
         align,
+        moments,
+        asked.dtype,
     )
+    paths = request.paths
     saved = [(Path(p).expanduser() / "model.json").is_file() for p in paths]
     if any(saved) != all(saved):
         raise InvalidInputError(
             f"{paths[saved.index(True)]} is a fitted model and {paths[saved.index(False)]} an encoder; merge one kind"
         )
     _check_method(request)
-    run = _Heads(request) if all(saved) else _Encoders(request)
+    run = Heads(request) if all(saved) else Encoders(request)
     report = run.report()
     if dry_run:
         console.result(report.as_dict(), _report_text(report))
@@ -170,6 +179,35 @@ def merge(
     )
 
 
+def _read(
+    config: str | None,
+    paths: list[str] | None,
+    method: str | None,
+    weight: list[float] | None,
+    base: str | None,
+    set_: list[str] | None,
+    console: Console,
+) -> MergeConfig:
+    """Return what is asked for, from a file or from the options."""
+    from embedrm.cli._merge_config import MergeConfig, read_config
+
+    if config is None:
+        if not paths:
+            raise InvalidInputError(
+                "merge needs the models, such as 'embedrm merge A B --output FOLDER', or --config FILE"
+            )
+        options = {name: read_value(text) for name, text in common.settings(set_, "--set").items()}
+        return MergeConfig(list(paths), _weights(weight, len(paths)), method or "linear", base, options)
+    given = {"models": paths, "--method": method, "--weight": weight, "--base": base, "--set": set_}
+    both = [name for name, value in given.items() if value]
+    if both:
+        raise InvalidInputError(f"--config says all about the merge; leave {', '.join(both)} out, or --config")
+    found = read_config(config)
+    for note in found.notes:
+        console.note(f"config: {note}")
+    return found
+
+
 def _weights(given: list[float] | None, n: int) -> list[float] | None:
     if not given:
         return None
@@ -183,96 +221,37 @@ def _weights(given: list[float] | None, n: int) -> list[float] | None:
     )
 
 
-def _check_method(request: _Request) -> None:
+def _check_method(request: Request) -> None:
     from embedrm.merging.methods import make_method
 
     kind = make_method(request.method)
     kind.check_options(request.options)
-    if kind.moments:
+    if kind.moments != bool(request.moments):
         raise InvalidInputError(
-            f"--method {request.method} needs moments of labelled data, which this command does not read; use merge_heads"
+            f"--method {request.method} needs --moments FILE for each model, which "
+            "embedrm.write_encoder_moments writes in Python; for heads use embedrm.merge_heads there"
+            if kind.moments
+            else f"--moments are for --method fisher, and the method is {request.method}; leave them out"
         )
     if kind.on == "deltas" and request.base is None:
-        raise InvalidInputError(f"--method {request.method} merges deltas: give --base, the model that all came from")
+        raise InvalidInputError(
+            f"--method {request.method} merges deltas: give --base, the model that all came from{_known_base(request.paths)}"
+        )
     if kind.on != "deltas" and request.base is not None:
         raise InvalidInputError(
             f"--method {request.method} merges whole tensors and has no use for --base; leave it out"
         )
 
 
-class _Encoders:
-    """Encoders' folders, tuned ones among them."""
+def _known_base(paths: Sequence[str]) -> str:
+    """Say what tuned folders were tuned from, where all of them were from one encoder."""
+    from embedrm.encoders.files import read_json
+    from embedrm.tuning.saving import FACTS
 
-    def __init__(self, request: _Request) -> None:
-        self.request = request
-        if request.layers != "all" or request.rescale or request.align:
-            raise InvalidInputError(
-                "--layers, --rescale and --align are for heads, and these are encoders; leave them out"
-            )
-
-    def report(self) -> CompatibilityReport:
-        from embedrm.merging.encoder_report import compare_encoders
-
-        r = self.request
-        return compare_encoders(r.paths, base=r.base, accept=r.accept, rotation=r.rotation)
-
-    def save(self, place: Path) -> dict[str, Any]:
-        from embedrm.merging.encoders import merge_encoders
-
-        r = self.request
-        return merge_encoders(
-            r.paths, place, r.weights, r.method, base=r.base, accept=r.accept, rotation=r.rotation, **r.options
-        )
-
-
-class _Heads:
-    """Linear heads or perceptrons that were fitted and saved, on vectors of one encoder."""
-
-    def __init__(self, request: _Request) -> None:
-        from embedrm.persistence import load_model
-
-        self.request = request
-        if request.accept or request.rotation != "none":
-            raise InvalidInputError("--accept and --rotation are for encoders, and these are heads; leave them out")
-        loaded = [load_model(path) for path in request.paths]
-        self.models = [model for model, _ in loaded]
-        self.extra = loaded[0][1]
-        self.base: Any = request.base
-        further = [(path, extra) for path, (_, extra) in zip(request.paths[1:], loaded[1:])]
-        if request.base not in (None, "zero"):
-            self.base, extra = load_model(str(request.base))
-            further.append((str(request.base), extra))
-        for path, extra in further:
-            for key, what in (("digest", "encoder"), ("template", "template")):
-                if extra.get(key) != self.extra.get(key):
-                    raise ModelError(
-                        f"{path} was fitted with another {what} than {request.paths[0]}; their weights mean other things. "
-                        "Fit both alike, or merge their rewards"
-                    )
-
-    @property
-    def _settings(self) -> dict[str, Any]:
-        r = self.request
-        return {"names": r.paths, "layers": r.layers, "rescale": r.rescale, "align": r.align}
-
-    def report(self) -> CompatibilityReport:
-        from embedrm.merging.compatibility import compare_heads
-
-        base = None if isinstance(self.base, str) else self.base
-        return compare_heads(self.models, base=base, **self._settings)
-
-    def save(self, place: Path) -> dict[str, Any]:
-        from embedrm.merging.heads import merge_heads
-        from embedrm.persistence import save_model
-
-        r = self.request
-        if place.exists():
-            raise InvalidInputError(f"{place} is already there, and a merged model is never written over; give another")
-        merged: Any = merge_heads(self.models, r.weights, r.method, base=self.base, **self._settings, **r.options)
-        facts: dict[str, Any] = dict(merged.merge_)
-        training = {**self.extra.get("training", {}), "merge": facts}
-        save_model(merged, place, extra={**self.extra, "training": training})
-        return facts
+    facts = [read_json(Path(path).expanduser() / FACTS) or {} for path in paths]
+    names = {str(one.get("config", {}).get("base")) for one in facts if one}
+    digests = {one.get("base_digest") for one in facts}
+    return f"; these were tuned from {names.pop()!r}" if len(names) == len(digests) == 1 and all(facts) else ""
 
 
 def _report_text(report: CompatibilityReport) -> str:
@@ -297,7 +276,7 @@ def _product(shape: Sequence[int]) -> int:
     return size
 
 
-def _text(request: _Request, facts: dict[str, Any], place: Path) -> str:
+def _text(request: Request, facts: dict[str, Any], place: Path) -> str:
     weights = facts["weights"]
     told = [
         f"{path} ({'equal' if weights is None else format(w, 'g')})"

@@ -26,6 +26,23 @@ _MADE_UP = re.compile(r"^\s*(\S+)\s*\|\s*(?:MISSING|MISMATCH)", re.MULTILINE)
 _MADE_UP_LIST = re.compile(r"newly initialized[^\[]*\[([^\]]*)\]")
 
 
+def _load(files: ModelFiles, build: Any, dtype: Any) -> Any:
+    if files.kind == STATIC and not (files.folder / "modules.json").is_file():
+        # sentence-transformers takes such a folder, which lists no modules, for a transformer
+        from sentence_transformers.models import Normalize, StaticEmbedding
+
+        rest = [Normalize()] if files.normalises else []
+        return build(modules=[StaticEmbedding.load(str(files.folder), local_files_only=True), *rest], device="cpu")
+    return build(
+        str(files.folder),
+        device="cpu",
+        local_files_only=True,
+        trust_remote_code=False,
+        # float32 whatever the file holds: half precision is slow on a CPU, and another vector.
+        model_kwargs={"use_safetensors": True, "torch_dtype": dtype},
+    )
+
+
 class Backbone:
     """A model in memory.
 
@@ -56,14 +73,7 @@ class Backbone:
         self._lock = threading.Lock()
         try:
             with quiet_loading() as messages:
-                self.model = SentenceTransformer(
-                    str(files.folder),
-                    device="cpu",
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    # float32 whatever the file holds: half precision is slow on a CPU, and another vector.
-                    model_kwargs={"use_safetensors": True, "torch_dtype": torch.float32},
-                )
+                self.model = _load(files, SentenceTransformer, torch.float32)
         except Exception as err:  # the loaders raise whatever their formats raise
             reason = (str(err).strip().splitlines() or [""])[0][:300]
             raise ModelError(

@@ -240,8 +240,8 @@ def read_model(folder: Path) -> ModelFiles:
                          "give that folder.")  # fmt: skip
     if entries is not None:
         modules = tuple(_module(entry, folder) for entry in entries)
-    elif (folder / "config.json").is_file():
-        modules = (Module(TRANSFORMER, ""), Module("Pooling", "1_Pooling"))
+    elif (config := read_json(folder / "config.json")) is not None:
+        modules = _bare_modules(config)
     else:
         raise ModelError(f"{folder} must hold a model (modules.json or config.json), and neither file is there.")
     if not modules or modules[0].kind not in (TRANSFORMER, STATIC):
@@ -253,6 +253,13 @@ def read_model(folder: Path) -> ModelFiles:
     files = ModelFiles(folder, modules)
     _check_weights(files)
     return files
+
+
+def _bare_modules(config: Any) -> tuple[Module, ...]:
+    """Modules of a folder without a list of them: those of model2vec as it once saved, or of a plain transformer."""
+    if isinstance(config, dict) and config.get("model_type") == "model2vec":
+        return (Module(STATIC, ""), *([Module("Normalize", "")] if config.get("normalize") else []))
+    return (Module(TRANSFORMER, ""), Module("Pooling", "1_Pooling"))
 
 
 def missing_weights(folder: Path) -> str | None:

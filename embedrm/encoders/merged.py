@@ -52,7 +52,7 @@ class MergedEncoder(Encoder):
     rotation : {"none", "procrustes"}
         For static tables in different bases.
     moments : sequence of str, optional
-        For ``fisher``: a file for each model; see :func:`embedrm.merging.encoder_fisher.write_encoder_moments`.
+        For ``fisher``: a file for each model; see :func:`embedrm.write_encoder_moments`.
     max_length, truncation, prompt, batch_tokens, threads
         As in :class:`SentenceEncoder`.
     cache : str, optional

@@ -34,7 +34,7 @@ def write_encoder_moments(
     output: str | Path,
     *,
     head: str | Path | None = None,
-    n_pairs: int | None = 512,
+    n_pairs: int | None = 256,
     random_state: int = 0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -128,6 +128,7 @@ def _opened(model: str, head: Path, data: PreferenceDataset, own: bool) -> tuple
     encoder = SentenceEncoder(model, max_length=config.max_length, truncation=config.truncation, threads=config.threads)
     base = TrainableBase(encoder, dropout=0.0)
     base.model.eval()
+    base.speed_up()
     if base.layer != facts["layer"] or base.dim != arrays["weight"].shape[1]:
         raise ModelError(
             f"the reward head of {head} reads {arrays['weight'].shape[1]} columns of layer {facts['layer']}, and {model} "
@@ -155,8 +156,8 @@ def _moments(
         texts, local = np.unique(problem.pairs[pair], return_inverse=True)
         rewards = problem.rewards(base, texts)
         margin = rewards[int(local[0])] - rewards[int(local[1])]
-        for parameter in parameters:
-            parameter.grad = None
+        # in place: gradients as large as the model need not be allocated for each pair
+        base.model.zero_grad(set_to_none=False)
         margin.backward()
         scale = weight * float(log_loss_curvature(np.array([float(margin.detach())]))[0])
         for parameter in parameters:

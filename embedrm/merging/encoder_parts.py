@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.encoders.files import sha256_of
+from embedrm.encoders.files import STATIC, sha256_of
 from embedrm.errors import InvalidInputError
 from embedrm.merging.encoder_inputs import RECORD, MergeInput
 from embedrm.merging.rotation import rotated
@@ -111,6 +111,22 @@ def open_moments(
     return found
 
 
+def mean_moment(moments: Sequence[Moments]) -> float:
+    """Return the mean over all entries of several models' moments."""
+    total, n = 0.0, 0
+    for one in moments:
+        for array in one.values():
+            total += float(array.sum(dtype=np.float64))
+            n += array.size
+    # numbers that are not finite are told by name later
+    if total == 0:
+        raise InvalidInputError(
+            f"the moments in {', '.join(str(one.path) for one in moments)} are all zero: no pair says anything of any "
+            "weight; take other pairs, or another method"
+        )
+    return total / n if np.isfinite(total) and total > 0 else 1.0
+
+
 class Rotated(Mapping[str, Array]):
     """A model's tensors with its token table rotated."""
 
@@ -144,6 +160,19 @@ def copy_small_files(first: MergeInput, folder: Path) -> None:
         for path in sorted({p for pattern in _COPIED for p in place.glob(pattern)}):
             if path.is_file() and path.name not in _NOT_COPIED:
                 shutil.copyfile(path, target / path.name)
+    if files.kind == STATIC and not (files.folder / "modules.json").is_file():
+        # model2vec's files of old list no modules, without which sentence-transformers takes a folder for a transformer
+        kinds = [module.kind for module in files.modules]
+        entries = [
+            {
+                "idx": i,
+                "name": str(i),
+                "path": f"{i}_{kind}" if i else "",
+                "type": f"sentence_transformers.models.{kind}",
+            }
+            for i, kind in enumerate(kinds)
+        ]
+        write_json(folder, "modules.json", entries)
 
 
 def keep_head(first: MergeInput, folder: Path, record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from embedrm.encoders.files import TRANSFORMER
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.merging.compatibility import CompatibilityReport, Difference
 from embedrm.merging.encoder_inputs import MergeInput, open_inputs
@@ -100,7 +101,8 @@ class _Comparison:
             self.tell("kind", b, a.files.kind, b.files.kind, True, "merge encoders of one kind")
             return
         one, two = a.files.config.get("model_type"), b.files.config.get("model_type")
-        if one != two:
+        # a static table is a table, whichever library's name is beside it
+        if one != two and a.files.kind == TRANSFORMER:
             self.tell("architecture", b, one, two, True, "merge encoders of one architecture and base")
             return
         settings = a.kind.settings([a.files, b.files])
@@ -209,7 +211,7 @@ class _Comparison:
     def basis(self, b: MergeInput) -> None:
         """Whether static tables are in one basis, by the tokens that they share."""
         a = self.first
-        if a.files.kind == "Transformer":
+        if a.files.kind == TRANSFORMER:
             if self.rotation != "none":
                 raise InvalidInputError(
                     f"rotation={self.rotation!r} is for static token tables; the layers of a transformer cannot be rotated"

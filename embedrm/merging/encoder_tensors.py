@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
 from embedrm.merging.encoder_inputs import MergeInput
-from embedrm.merging.encoder_parts import Rotated, View, open_moments
+from embedrm.merging.encoder_parts import Rotated, View, mean_moment, open_moments
 from embedrm.merging.encoder_report import is_unread, shared_rows
 from embedrm.merging.kinds.base import module_places
 from embedrm.merging.methods.base import MergeMethod, Weights, make_method
@@ -61,6 +61,9 @@ class EncoderMerge:
         if rotation == "procrustes":
             self._rotate(everyone)
         self.moments = [] if moments is None else open_moments(moments, inputs, common, rotation, WHO)
+        if self.moments and "floor" in options:
+            # moments of encoders are as small as 1e-8, and grow with the head: what is little is a share of their mean
+            self.options = {**options, "floor": options["floor"] * mean_moment([self.moments[i] for i in self.asked])}
         self.known = self._known()
 
     def _known(self) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def merge_encoders(
         What to call the models; their folders' names where absent.
     moments : sequence of str or path, optional
         For ``fisher``: a safetensors file for each model, in their order, such as
-        :func:`embedrm.merging.encoder_fisher.write_encoder_moments` writes.
+        :func:`embedrm.write_encoder_moments` writes. ``floor`` is in units of their mean over all
+        weights of all models that have a weight.
     **options
         Of the method, such as ``density``, ``normalize``, ``lambda``.
 
@@ -106,7 +107,7 @@ def merge_encoders(
     if kind.moments != (moments is not None):
         raise InvalidInputError(
             f"{WHO} needs moments for the method {kind.registered_name!r}: a file for each model, which "
-            "embedrm.merging.encoder_fisher.write_encoder_moments writes from a tuned folder and labelled pairs"
+            "embedrm.write_encoder_moments writes from a tuned folder and labelled pairs"
             if kind.moments
             else f"{WHO} got moments, which the method {kind.registered_name!r} has no use for; leave them out"
         )
@@ -123,7 +124,7 @@ def merge_encoders(
     report = compare_inputs(inputs, start, accept, rotation)
     report.require(WHO)
     merge = EncoderMerge(inputs, start, w, kind, chosen, rotation, moments)
-    record = _record(merge, report, accept)
+    record = _record(merge, report, accept, chosen)
     make_folder(place.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{place.name}-", dir=place.parent))
     try:
@@ -184,7 +185,9 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _record(merge: EncoderMerge, report: CompatibilityReport, accept: Sequence[str]) -> dict[str, Any]:
+def _record(
+    merge: EncoderMerge, report: CompatibilityReport, accept: Sequence[str], options: dict[str, Any]
+) -> dict[str, Any]:
     inputs, plan = merge.inputs, merge.plan
     # of one base is what all of the same base, or that base itself, give
     origins = {one.origin for one in inputs}
@@ -196,7 +199,7 @@ def _record(merge: EncoderMerge, report: CompatibilityReport, accept: Sequence[s
         "method": merge.method.registered_name,
         "citation": merge.method.citation,
         "weights": None if merge.weights is None else merge.weights.tolist(),
-        "options": merge.options,
+        "options": options,
         "rotation": merge.rotation,
         "moments": [m.facts() for m in merge.moments] or None,
         "accepted": [accept] if isinstance(accept, str) else list(accept),

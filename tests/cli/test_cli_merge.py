@@ -114,7 +114,16 @@ def test_heads_of_fit(cli, pairs_file: str) -> None:
         ("{a} {b} --weight 0.1 --weight 0.2 --weight 0.3 --output m", "--weight is given 3 times for 2 models"),
         ("{a} {b} --method tise --output m", "ties"),
         ("{a} {b} --method ties --output m", "give --base"),
-        ("{a} {b} --method fisher --output m", "needs moments"),
+        ("{a} {b} --method fisher --output m", "needs --moments FILE for each model"),
+        ("{a} {b} --moments x --output m", "--moments are for --method fisher"),
+        ("{a} {b} --method fisher --moments {a}/model.safetensors --output m", "list of 2 files"),
+        ("{a} {b} --method ties --base {base} --set scope=modle --output m", "Did you mean 'model'"),
+        ("{a} {b} --method ties --base {base} --set density=20 --output m", "density in (0, 1], got 20"),
+        ("{a} {b} --method dare_ties --base {base} --output m", "needs density"),
+        ("--output m", "needs the models"),
+        ("{a} {b} --config c.yaml --weight 0.3 --output m", "leave models, --weight out"),
+        ("--config nowhere.yaml --output m", "cannot be read"),
+        ("{a} {b} --weight nan --output m", "finite weights"),
         ("{a} {b} --base {base} --output m", "no use for --base"),
         ("{a} {b} --set density=0.5 --output m", "density"),
         ("{a} {b} --accept shapes --output m", "shapes"),
@@ -131,3 +140,116 @@ def test_errors_are_one_line(cli, encoders, words: str, told: str) -> None:
     assert told in outcome.err
     assert outcome.err.count("\n") == 1
     assert not Path("m").exists()
+
+
+CONFIG = """\
+models:
+  - model: {base}
+    # no parameters for the base
+  - model: {a}
+    parameters:
+      weight: 0.6
+      density: 0.5
+  - model: {b}
+    parameters:
+      weight: 0.3
+      density: 0.9
+merge_method: ties
+base_model: {base}
+parameters:
+  normalize: true
+  lambda: 0.8
+  int8_mask: true
+dtype: float32
+"""
+
+
+def config(encoders, text: str = CONFIG, **changes: str) -> str:
+    a, b, base = encoders
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    Path("merge.yaml").write_text(text.format(a=a, b=b, base=base))
+    return "merge.yaml"
+
+
+def test_a_configuration_in_mergekits_words(cli, encoders) -> None:
+    from embedrm.merging.encoders import merge_encoders
+
+    a, b, base = encoders
+    outcome = cli(f"merge --config {config(encoders)} --output merged")
+    assert outcome.code == 0, outcome.err
+    assert "has no delta; it is not counted" in outcome.err
+    assert "int8_mask saves memory elsewhere" in outcome.err
+    merge_encoders([a, b], "again", [0.6, 0.3], "ties", base=base, density=[0.5, 0.9], **{"lambda": 0.8})
+    np.testing.assert_array_equal(table("merged"), table("again"))
+    # once for all is the same as for each
+    Path("all.yaml").write_text(
+        f"models: [{{model: {a}}}, {{model: {b}}}]\nmerge_method: dare_linear\nbase_model: {base}\n"
+        "parameters: {weight: 1, density: 0.5, random_state: 3}\n"
+    )
+    assert cli("merge --config all.yaml --output all -q").code == 0
+    merge_encoders([a, b], "each", [1, 1], "dare_linear", base=base, density=0.5, random_state=3)
+    np.testing.assert_array_equal(table("all"), table("each"))
+
+
+def test_slerp_stays_at_the_base_model_for_t_zero(cli, encoders) -> None:
+    a, b, _ = encoders
+    text = f"models: [{{model: {b}}}, {{model: {a}}}]\nmerge_method: slerp\nbase_model: {a}\nparameters: {{t: %s}}\n"
+    for t, expected in ((0, a), (1, b)):
+        Path("slerp.yaml").write_text(text % t)
+        assert cli(f"merge --config slerp.yaml --output m{t} -q").code == 0
+        np.testing.assert_array_equal(table(f"m{t}"), table(expected))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"merge_method": "merge_metod"},
+            "line 12: unknown key of a merge configuration 'merge_metod'. Did you mean 'merge_m",
+        ),
+        ({"merge_method: ties": ""}, "merge_method is missing"),
+        ({"merge_method: ties": "merge_method: tise"}, "line 12: unknown merge method 'tise'. Did you mean 'ties'"),
+        (
+            {"      weight: 0.3": "      wieght: 0.3"},
+            "line 10: unknown parameter of 'ties' for one model 'wieght'. Did you mean",
+        ),
+        (
+            {"normalize": "normalise"},
+            "line 15: unknown parameter of 'ties' for all models 'normalise'. Did you mean 'normalize'",
+        ),
+        ({"weight: 0.3": "weight: [0, 0.5, 1]"}, "weight is a list, which elsewhere is a gradient over layers"),
+        ({"weight: 0.3": "weight: heavy"}, "weight must be a number, got 'heavy'"),
+        ({"      weight: 0.3\n": ""}, "weight is given for some models and not for {b}"),
+        ({"density: 0.9": "density: 90"}, "density in (0, 1], got 90"),
+        ({"dtype: float32": "dtype: float23"}, "line 18: unknown dtype 'float23'. Did you mean 'float32'"),
+        ({"dtype: float32": "dtype: bfloat16"}, "the merged encoder keeps the first model's numbers, float32"),
+        ({"dtype: float32": "slices: []"}, "line 18: slices is not read here: layers are not taken from several"),
+        ({"dtype: float32": "tokenizer_source: base"}, "tokenizer_source: base is not done here"),
+        ({"base_model: {base}\n": ""}, "give --base, the model that all came from"),
+        ({"  - model: {a}": "  - modle: {a}"}, "line 4: each entry of models is '- model: FOLDER'"),
+        ({"dtype: float32": "dtype: [unclosed"}, "this is not YAML"),
+        (
+            {"merge_method: ties": "merge_method: linear"},
+            "line 7: unknown parameter of 'linear' for one model 'density'",
+        ),
+    ],
+)
+def test_a_configuration_loses_nothing_in_silence(cli, encoders, changes, told) -> None:
+    outcome = cli(f"merge --config {config(encoders, **changes)} --output m -q")
+    assert outcome.code == 2
+    assert told.replace("{b}", encoders[1]) in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not Path("m").exists()
+
+
+def test_a_base_that_tuned_folders_name_is_named(cli, encoders) -> None:
+    a, b, _ = encoders
+    for name, folder in (("one", a), ("two", b)):
+        shutil.copytree(folder, name)
+        facts = {"format": 1, "config": {"base": "some-base"}, "base_digest": "0" * 32}
+        (Path(name) / "tuning.json").write_text(json.dumps(facts))
+    outcome = cli("merge one two --method ties --output m -q")
+    assert "these were tuned from 'some-base'" in outcome.err
+    assert "tuned from" not in cli(f"merge one {b} --method ties --output m -q").err

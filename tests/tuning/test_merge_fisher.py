@@ -119,12 +119,14 @@ def test_every_weight_of_the_file_has_moments_and_unread_ones_none(tuned, moment
 
 
 def test_the_merge_by_hand(tuned, moments, tmp_path) -> None:
-    record = merge_encoders(tuned, tmp_path / "m", [0.6, 0.4], "fisher", moments=moments, floor=1e-9)
+    record = merge_encoders(tuned, tmp_path / "m", [0.6, 0.4], "fisher", moments=moments, floor=0.01)
+    assert record["options"] == {"floor": 0.01}
     assert [m["file"] for m in record["moments"]] == ["general.safetensors", "domain.safetensors"]
     theta, f = [weights_of(folder) for folder in tuned], [load_file(path) for path in moments]
     merged = weights_of(tmp_path / "m")
+    floor = 0.01 * np.concatenate([a.ravel() for g in f for a in g.values()]).mean(dtype=float)
     for name, array in merged.items():
-        share = [w * np.maximum(g[name].astype(float), 1e-9) for w, g in zip((0.6, 0.4), f)]
+        share = [w * np.maximum(g[name].astype(float), floor) for w, g in zip((0.6, 0.4), f)]
         expected = sum(s * t[name].astype(float) for s, t in zip(share, theta)) / sum(share)
         np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-7)
     linear = merge_encoders(tuned, tmp_path / "linear", [0.6, 0.4])
@@ -197,6 +199,9 @@ def test_refusals(tuned, moments, preferences, tmp_path) -> None:
     }.items():
         with pytest.raises(InvalidInputError, match=told):
             merge_encoders(tuned, tmp_path / "m", method="fisher", moments=[moments[0], second])
+    save_file({name: array * 0 for name, array in found.items()}, tmp_path / "zero")
+    with pytest.raises(InvalidInputError, match="are all zero"):
+        merge_encoders(tuned, tmp_path / "m", [0, 1], "fisher", moments=[moments[0], tmp_path / "zero"])
     with pytest.raises(ModelError, match="nowhere is no whole safetensors file"):
         merge_encoders(tuned, tmp_path / "m", method="fisher", moments=[moments[0], tmp_path / "nowhere"])
     assert not (tmp_path / "m").exists()

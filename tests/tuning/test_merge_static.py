@@ -118,6 +118,52 @@ def test_a_model2vec_table_is_multiplied_out(tmp_path) -> None:
     np.testing.assert_array_equal(merged_table(tmp_path / "m"), merged_table(tmp_path / "n"))
 
 
+def as_model2vec(folder: Path, to: Path, *, normalise: bool, modules: bool) -> Path:
+    """Write a static folder as model2vec saves it: its names, ``config.json``, and modules in its newer versions only."""
+    to.mkdir()
+    settings = {"model_type": "model2vec", "architectures": ["StaticModel"], "tokenizer_name": "somebody/some-model"}
+    settings |= {"apply_pca": 256, "apply_zipf": True, "hidden_dim": 4, "seq_length": 1000000, "normalize": normalise}
+    (to / "config.json").write_text(json.dumps(settings))
+    (to / "tokenizer.json").write_text((folder / "tokenizer.json").read_text())
+    save_file({"embeddings": merged_table(folder)}, to / "model.safetensors")
+    (to / "README.md").write_text("---\nlibrary_name: model2vec\n---\n")
+    if modules:
+        kinds = [("StaticEmbedding", "."), *([("Normalize", "1_Normalize")] if normalise else [])]
+        entries = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (kind, path) in enumerate(kinds)
+        ]
+        (to / "modules.json").write_text(json.dumps(entries))
+    return to
+
+
+@pytest.mark.parametrize("modules", [True, False])
+def test_folders_as_model2vec_writes_them(two, tmp_path, modules) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    merge_encoders(two, tmp_path / "expected", [0.6, 0.4])
+    own = [
+        as_model2vec(folder, tmp_path / f"{folder.name}-model2vec", normalise=True, modules=modules) for folder in two
+    ]
+    for folder, same in zip(own, two):
+        np.testing.assert_array_equal(vectors(folder), vectors(same))
+        assert SentenceEncoder(str(folder)).dim("final") == 4
+    merge_encoders(own, tmp_path / "m", [0.6, 0.4])
+    np.testing.assert_array_equal(merged_table(tmp_path / "m"), merged_table(tmp_path / "expected"))
+    texts = [*TEXTS, "prime lemma is good"]
+    np.testing.assert_array_equal(vectors(tmp_path / "m", texts), vectors(tmp_path / "expected", texts))
+    plain = SentenceTransformer(str(tmp_path / "m"), device="cpu").encode(texts)
+    np.testing.assert_allclose(plain, vectors(tmp_path / "m", texts), atol=1e-6)
+    # with a folder of sentence-transformers, either way round
+    for name, mixed in (("one", [own[0], two[1]]), ("other", [two[0], own[1]])):
+        merge_encoders(mixed, tmp_path / name, [0.6, 0.4])
+        np.testing.assert_array_equal(merged_table(tmp_path / name), merged_table(tmp_path / "expected"))
+    bare = as_model2vec(two[0], tmp_path / "bare", normalise=False, modules=modules)
+    assert not np.allclose(np.linalg.norm(vectors(bare), axis=1), 1)
+    with pytest.raises(InvalidInputError, match=r"normalisation \(a-model2vec: True; bare: False\)"):
+        merge_encoders([own[0], bare], tmp_path / "refused")
+
+
 def rotation(seed: int, dim: int = 4) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))[0]
 
