@@ -48,9 +48,9 @@ _PUBLIC = {
     "load_bundled": "embedrm.datasets.bundled",
     "load_encoder": "embedrm.encoders",
     "merge_encoders": "embedrm.merging.encoders",
-    "write_encoder_moments": "embedrm.merging.encoder_fisher",
     "merge_heads": "embedrm.merging.heads",
     "read_preferences": "embedrm.datasets",
+    "write_encoder_moments": "embedrm.merging.encoder_fisher",
 }
 
 __all__ = ["__version__", *_PUBLIC]
