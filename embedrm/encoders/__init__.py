@@ -13,12 +13,14 @@ from embedrm.encoders.base import DEFAULT_ENCODER, ENCODERS, Encoder, Layer, Tru
 from embedrm.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from embedrm.encoders.causal import CausalEncoder
     from embedrm.encoders.hashing import HashingEncoder
     from embedrm.encoders.sentence import SentenceEncoder
 
 __all__ = [
     "DEFAULT_ENCODER",
     "ENCODERS",
+    "CausalEncoder",
     "Encoder",
     "HashingEncoder",
     "Layer",
@@ -28,7 +30,11 @@ __all__ = [
     "load_encoder",
 ]
 
-_LAZY = {"HashingEncoder": "embedrm.encoders.hashing", "SentenceEncoder": "embedrm.encoders.sentence"}
+_LAZY = {
+    "CausalEncoder": "embedrm.encoders.causal",
+    "HashingEncoder": "embedrm.encoders.hashing",
+    "SentenceEncoder": "embedrm.encoders.sentence",
+}
 
 
 def load_encoder(spec: str | os.PathLike[str] = DEFAULT_ENCODER, **options: Any) -> Encoder:

@@ -52,20 +52,18 @@ class CausalBackbone:
             # in a notebook without widgets, tqdm warns of them when transformers imports it; no bar of it is ever shown
             warnings.filterwarnings("ignore", message="IProgress not found")
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoModelForCausalLM
 
         self.files = files
         self.lock = threading.Lock()
         if files.config.get("is_encoder_decoder"):
             raise ModelError(f"{files.folder} holds a model with an encoder and a decoder; a causal language model is "
                              "needed.")  # fmt: skip
-        place = str(files.first)
         try:
             with quiet_loading() as messages:
-                self.tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
                 # float32 whatever the file holds: half precision is slow on a CPU, and another vector.
                 self.model = AutoModelForCausalLM.from_pretrained(
-                    place,
+                    str(files.first),
                     local_files_only=True,
                     trust_remote_code=False,
                     use_safetensors=True,
@@ -78,10 +76,10 @@ class CausalBackbone:
                 "complete, is one, and that this version of transformers knows its architecture."
             ) from err
         self._refuse_made_up("\n".join(messages))
-        # Some encoders can be loaded with a causal head; their states see what comes after.
+        self.tokenizer = load_tokenizer(files)
         self.model.eval().float().requires_grad_(False)
         self._takes = set(inspect.signature(self.core.forward).parameters)
-        self.bos_id = _first_id(self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        self.bos_id = bos_of(self.tokenizer)
         self.eos_id = _first_id(self.tokenizer.eos_token_id)
         self._refuse_two_way()
 
@@ -93,13 +91,12 @@ class CausalBackbone:
     @property
     def backend(self) -> Any:
         """The fast tokenizer itself (an object of the ``tokenizers`` package)."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if not hasattr(backend, "encode_batch"):
-            raise ModelError(
-                f"{self.files.folder}: the tokenizer {type(self.tokenizer).__name__} has no fast version, which exact token "
-                "counts need. Use a model with a tokenizer.json."
-            )
-        return backend
+        return fast_backend(self.tokenizer, self.files)
+
+    def probe(self) -> Any:
+        """Return the states of two short rows of the only two token ids that every vocabulary has."""
+        ids, mask = self.pad([[0, 1, 1, 0, 1], [1, 0, 0, 1, 1]])
+        return self.run(ids, mask).last_hidden_state
 
     def output_embeddings(self) -> npt.NDArray[np.float32]:
         """Return the table of the language modelling head, (vocabulary, dim)."""
@@ -145,7 +142,10 @@ class CausalBackbone:
             whole = torch.cat([past_mask, mask], dim=1)
             given["past_key_values"] = past
             if "position_ids" in self._takes:
-                given["position_ids"] = past_mask.sum(dim=1, keepdim=True) + torch.arange(ids.shape[1])
+                places = past_mask.sum(dim=1, keepdim=True) + torch.arange(ids.shape[1])
+                # padding may lie beyond the last position that there is
+                most = self.files.positions
+                given["position_ids"] = places if most is None else places.clamp(max=most - 1)
         return self.core(
             input_ids=ids,
             attention_mask=whole,
@@ -210,7 +210,7 @@ class CausalBackbone:
             return False
 
     def _refuse_two_way(self) -> None:
-        """Refuse a model whose states depend on what comes after them."""
+        """Refuse a model whose states depend on what comes after them: some encoders load with a causal head."""
         import torch
 
         with torch.inference_mode():
@@ -231,6 +231,42 @@ class CausalBackbone:
                 f"the weights in {self.files.folder} are incomplete: {len(names)} of the model's arrays, {names[0]} among "
                 "them, are missing or of another shape, and would be random. Give a whole causal language model."
             )
+
+
+def load_tokenizer(files: ModelFiles) -> Any:
+    """Return the transformers tokenizer of a model; the model itself is not loaded.
+
+    Raises
+    ------
+    ModelError
+        It cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_loading():
+            return AutoTokenizer.from_pretrained(str(files.first), local_files_only=True, trust_remote_code=False)
+    except Exception as err:  # as for the model
+        reason = (str(err).strip().splitlines() or [""])[0][:300]
+        raise ModelError(
+            f"cannot load the tokenizer in {files.folder}: {type(err).__name__}: {reason}. Check that it is complete."
+        ) from err
+
+
+def fast_backend(tokenizer: Any, files: ModelFiles) -> Any:
+    """Return the ``tokenizers`` object of a tokenizer; ModelError where it has none."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not hasattr(backend, "encode_batch"):
+        raise ModelError(
+            f"{files.folder}: the tokenizer {type(tokenizer).__name__} has no fast version, which exact token counts need. "
+            "Use a model with a tokenizer.json."
+        )
+    return backend
+
+
+def bos_of(tokenizer: Any) -> int | None:
+    """Return the token to read a text after: the beginning of a text, else the end of one; None without either."""
+    return _first_id(tokenizer.bos_token_id, tokenizer.eos_token_id)
 
 
 def _first_id(*found: Any) -> int | None:

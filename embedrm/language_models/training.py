@@ -18,6 +18,8 @@ from embedrm.progress import Step
 BOS, EOS = "<|begin|>", "<|end|>"
 _BETAS = (0.9, 0.95)
 _CLIP = 1.0
+# Steps between two times that freed memory is given back; see embedrm.tuning.memory.
+_TIDY = 50
 # Batches of texts of like length are planned within this many batches' worth of shuffled texts.
 _MIXED = 24
 
@@ -181,6 +183,7 @@ def train(documents: Sequence[Document], config: SmallLM, *, progress: Step | No
     from torch.nn.functional import cross_entropy
 
     from embedrm.tuning.linear import use_trainable_onednn
+    from embedrm.tuning.memory import give_back
 
     config.check()
     if not documents:
@@ -219,6 +222,8 @@ def train(documents: Sequence[Document], config: SmallLM, *, progress: Step | No
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         done += sum(len(rows[i]) for i in batch)
+        if step % _TIDY == 0:
+            give_back()
         if progress is not None:
             progress(done, total)
     for module in model.modules():
