@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections import OrderedDict
+from hashlib import blake2b
 from typing import Any
 
 from embedrm.experiments.experiment_models import identity
@@ -14,11 +17,12 @@ from embedrm.reward_model import RewardModel
 _KEPT = 32
 
 
-class _Memory:
-    """The latest fits of this process; a copy of a model shares it, and another process has its own."""
+class _Memory(threading.local):
+    """The latest fits of one thread, and the time that finding them has spared."""
 
     def __init__(self) -> None:
-        self.fits: OrderedDict[Any, tuple[Any, dict[str, Any]]] = OrderedDict()
+        self.fits: OrderedDict[Any, tuple[Any, dict[str, Any], float, float]] = OrderedDict()
+        self.seconds = self.core_seconds = 0.0
 
 
 _MEMORY = _Memory()
@@ -29,22 +33,23 @@ class RememberingFeaturizer(Featurizer):
 
     def fit(self, preferences: EmbeddedPreferences) -> RememberingFeaturizer:
         """Fit, or take over an equal fit."""
-        # a fit depends on the active rows and on nothing else of the pairs
+        # of the pairs, a fit depends on nothing but the active rows
         rows = preferences.active
-        key = (
-            json.dumps(identity(self)),
-            id(preferences.responses),
-            rows.tobytes() if len(rows) < 1 << 22 else id(rows),
-        )
+        digest = blake2b(rows.tobytes(), digest_size=16).digest()
+        key = (json.dumps(identity(self)), id(preferences.responses), digest)
         found = _MEMORY.fits.get(key)
         # the responses are held by the entry, so that their id stays theirs
         if found is not None and found[0] is preferences.responses:
             _MEMORY.fits.move_to_end(key)
             vars(self).update(found[1])
+            _MEMORY.seconds += found[2]
+            _MEMORY.core_seconds += found[3]
             return self
+        began, cores = time.perf_counter(), time.process_time()
         super().fit(preferences)
+        spent = time.perf_counter() - began, time.process_time() - cores
         learned = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
-        _MEMORY.fits[key] = (preferences.responses, learned)
+        _MEMORY.fits[key] = (preferences.responses, learned, *spent)
         while len(_MEMORY.fits) > _KEPT:
             _MEMORY.fits.popitem(last=False)
         return self
@@ -62,6 +67,14 @@ def remember_features(model: RewardModel) -> RewardModel:
     return model
 
 
+def spared() -> tuple[float, float]:
+    """Return the seconds, and seconds of all cores, that this thread has been spared since the last call."""
+    out = _MEMORY.seconds, _MEMORY.core_seconds
+    _MEMORY.seconds = _MEMORY.core_seconds = 0.0
+    return out
+
+
 def forget_features() -> None:
-    """Drop what is remembered."""
+    """Drop what this thread remembers."""
     _MEMORY.fits.clear()
+    spared()

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedrm.errors import DataError, EmbedRMError, InvalidInputError
+from embedrm.errors import DataError, InvalidInputError
 from embedrm.experiments.experiment import Experiment
 from embedrm.experiments.experiment_config import KEYS, read_seeds
 from embedrm.experiments.experiment_files import Misfit, line_of, read_file
-from embedrm.experiments.experiment_run import record_facts
 from embedrm.experiments.running import Workbench
-from embedrm.experiments.sweep_claims import Claims
 from embedrm.experiments.sweep_space import Space
-from embedrm.experiments.sweep_trials import OK, TrialFile
-from embedrm.experiments.sweep_workers import Bundle, Job, failure, run_bundle, run_parallel
+from embedrm.experiments.sweep_trials import OK, TrialFile, write_whole
+from embedrm.experiments.sweep_work import Work
 from embedrm.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -219,9 +216,10 @@ class Sweep:
         wanted = list(dict.fromkeys(trial.fingerprint for trial in plan))
         outcome.found = sum(name in finished for name in wanted)
         if outcome.found < len(wanted):
-            work = _Work(self, root, bench, trials, finished, wanted, outcome)
             limit = None if max_hours is None else time.time() + 3600.0 * max_hours
-            work.run(jobs, backend, address, limit, progress)
+            work = Work(self, root, bench, trials, [name for name in wanted if name not in finished], outcome, limit)
+            work.run(jobs, backend, address, progress)
+            trials.close()
         outcome.failed = sum(trials.records.get(name, {}).get("status", OK) != OK for name in wanted)
         outcome.left = sum(name not in trials.records for name in wanted)
         outcome.seconds = time.perf_counter() - began
@@ -249,102 +247,6 @@ class Sweep:
         return sweep_report(self, outcome, **options)
 
 
-class _Work:
-    """The unfinished trials of one call, as bundles."""
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        root: Path,
-        bench: Workbench,
-        trials: TrialFile,
-        finished: set[str],
-        wanted: list[str],
-        outcome: Outcome,
-    ) -> None:
-        self.sweep, self.root, self.bench, self.trials, self.outcome = sweep, root, bench, trials, outcome
-        self.finished = finished
-        self.total = len(wanted)
-        self.before = dict(trials.records)
-        self.trial_of: dict[str, Trial] = {}
-        for trial in outcome.trials:
-            self.trial_of.setdefault(trial.fingerprint, trial)
-        self.wanted = [name for name in wanted if name not in finished]
-
-    def run(self, jobs: int, backend: str, address: str | None, limit: float | None, progress: Progress) -> None:
-        import joblib
-
-        cores = joblib.cpu_count() if jobs == -1 else jobs
-        step = progress("sweep (trials)")
-        size = max(1, min(_MOST_IN_A_BUNDLE, len(self.wanted) // (4 * max(1, cores))))
-        with Claims(self.root) as claims:
-            while True:
-                bundles = self._bundles(claims, size, limit, backend != "threading" or jobs == 1)
-                alone = jobs == 1 and backend == "loky"
-                results = map(run_bundle, bundles) if alone else run_parallel(bundles, jobs, backend, address)
-                for done, seconds in results:
-                    self.outcome.computed += len(done)
-                    self.outcome.model_seconds += seconds
-                    self.trials.read()
-                    self._update()
-                    step(len(self.finished), self.total)
-                self.trials.read()
-                self._update()
-                if len(self.finished) >= self.total or (limit is not None and time.time() > limit):
-                    break
-                # what is left is in the hands of other processes: it is theirs unless they die
-                time.sleep(_PATIENCE)
-
-    def _update(self) -> None:
-        for name in self.wanted:
-            if name not in self.finished and self.trials.records.get(name) is not self.before.get(name):
-                self.finished.add(name)
-
-    def _bundles(self, claims: Claims, size: int, limit: float | None, timed: bool) -> Iterator[Bundle]:
-        """Claim and give one bundle after another: those of one training set together, equal features side by side."""
-        groups: dict[str, list[str]] = {}
-        for name in self.wanted:
-            if name not in self.finished and name not in claims.taken:
-                groups.setdefault(self._sharing(self.trial_of[name]), []).append(name)
-        for key, names in groups.items():
-            names.sort(key=lambda name: self._nearness(self.trial_of[name]))
-            for start in range(0, len(names), size):
-                if limit is not None and time.time() > limit:
-                    return
-                mine = claims.take(names[start : start + size], self.trials, self.finished)
-                if not mine:
-                    continue
-                jobs = tuple(self._job(name, claims.session) for name in mine)
-                first = self.sweep.variants[self.trial_of[mine[0]].variant].config
-                try:
-                    prepared = self.bench.prepared(first)
-                except (EmbedRMError, MemoryError) as error:
-                    # data that one variant cannot have are that variant's failure
-                    self.outcome.computed += len(jobs)
-                    for job in jobs:
-                        self.trials.append(failure(job, error))
-                    continue
-                yield Bundle(str(self.root), _digest(key), prepared, jobs, limit, timed)
-
-    def _sharing(self, trial: Trial) -> str:
-        config = self.sweep.variants[trial.variant].config
-        draw = trial.seed if config.training.size is not None else None
-        return repr((config.data, config.encoder, config.training, config.evaluation, draw))
-
-    def _nearness(self, trial: Trial) -> tuple[str, str, str]:
-        parts = self.sweep.variants[trial.variant].config.parts
-        return tuple(json.dumps(parts.get(name), sort_keys=True) for name in ("featurizer", "model", "head"))  # type: ignore[return-value]
-
-    def _job(self, name: str, session: str) -> Job:
-        trial = self.trial_of[name]
-        variant = self.sweep.variants[trial.variant]
-        return Job(name, variant.config.parts, trial.seed, record_facts(variant, trial.settings, session))
-
-
-def _digest(text: str) -> str:
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def _read_memo(root: Path) -> dict[str, Any]:
     """Return what is known of data by the digest of their files; a damaged file is as good as none."""
     try:
@@ -359,21 +261,3 @@ def _write_memo(root: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -
     if now == before:
         return
     write_whole(root / MEMO, json.dumps(now, indent=1).encode())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file through a temporary one, so that nobody reads half of it."""
-    import os
-    import secrets
-    from contextlib import suppress
-
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InvalidInputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

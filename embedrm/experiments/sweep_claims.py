@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,7 +36,6 @@ class Claims:
         self.session = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
         self._own: int | None = None
         self._gate: int | None = None
-        self.taken: set[str] = set()
 
     def __enter__(self) -> Claims:
         import fcntl
@@ -63,28 +62,29 @@ class Claims:
             os.close(self._gate)
         self._own = self._gate = None
 
-    def take(self, wanted: Sequence[str], trials: TrialFile, done: Iterable[str] = ()) -> list[str]:
-        """Claim those of the wanted trials that nobody has finished or claimed; return them.
+    def take(self, wanted: Sequence[str], trials: TrialFile) -> list[str]:
+        """Claim those of the wanted trials that nobody else has claimed or finished; return them.
 
         Parameters
         ----------
         wanted : sequence of str
+            Not finished as far as the caller has read.
         trials : TrialFile
-            Read again inside the lock: what another process finished and let go of a moment ago is in it.
-        done : set of str
-            Finished fingerprints as of now are ``trials.records`` minus those to be tried again, which the caller knows;
-            see :meth:`TrialFile.finished`.
+            Read again inside the lock: what another process finished, and let go of, a moment ago is in its ``news``.
         """
-        assert self._gate is not None and self._own is not None, "claims are taken inside the context"
-        with locked(self._gate):
+        gate, own = self._opened()
+        with locked(gate):
             others = self._others()
-            new = set(trials.read())
-            finished = set(done) | {name for name in new if name in trials.records}
-            mine = [name for name in wanted if name not in others and name not in finished]
+            trials.read()
+            mine = [name for name in wanted if name not in others and name not in trials.news]
             if mine:
-                os.write(self._own, "".join(f"{name}\n" for name in mine).encode())
-        self.taken |= set(mine)
+                os.write(own, "".join(f"{name}\n" for name in mine).encode())
         return mine
+
+    def _opened(self) -> tuple[int, int]:
+        if self._gate is None or self._own is None:
+            raise RuntimeError("claims are taken inside 'with Claims(folder) as claims'")
+        return self._gate, self._own
 
     def _others(self) -> set[str]:
         """Return what living processes have claimed; files of dead ones are removed."""
@@ -111,7 +111,6 @@ class Claims:
 
     def living(self) -> list[str]:
         """Return the other sessions that are at work in this folder."""
-        assert self._gate is not None
-        with locked(self._gate):
+        with locked(self._opened()[0]):
             self._others()
             return sorted(p.name for p in self.folder.iterdir() if p.name not in (_GATE, self.session))

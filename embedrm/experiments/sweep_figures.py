@@ -45,7 +45,8 @@ def axis_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> 
             continue
         others = [p for p in varied if p != path and 2 <= len(_values(rows, p)) <= MAX_SERIES]
         by = min(others, key=lambda p: len(_values(rows, p))) if others else None
-        out.append(_lines(rows, path, values, by, split, metric) if _is_numeric(values) else _dots(rows, path, values, by, split, metric))  # fmt: skip
+        draw = _lines if _is_numeric(values) else _dots
+        out.append(draw(rows, path, values, by, split, metric))
     return out
 
 

@@ -38,7 +38,8 @@ class Draw:
         found = _CALL.fullmatch(text.strip()) if isinstance(text, str) else None
         if found is None:
             raise Misfit(
-                f"a random axis is drawn by {', '.join(DRAWS)}, such as loguniform(1e-4, 1), or from a list; got {text!r:.60}",
+                f"a random axis is drawn by {', '.join(DRAWS)}, such as loguniform(1e-4, 1), or from a list; "
+                f"got {text!r:.60}",
                 place,
             )
         check_known(found[1], DRAWS, "draw", place)

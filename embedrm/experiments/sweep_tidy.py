@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedrm.experiments.experiment_run import leaves, shown
-from embedrm.experiments.sweep_trials import OK
+from embedrm.experiments.sweep_trials import OK, write_whole
 
 if TYPE_CHECKING:
     from embedrm.experiments.sweep import Outcome, Sweep
@@ -68,8 +68,6 @@ def write_tidy(rows: Sequence[Mapping[str, Any]], folder: str | Path, axes: Sequ
     import io
 
     import pandas as pd
-
-    from embedrm.experiments.sweep import write_whole
 
     frame = pd.DataFrame([dict(row) for row in rows])
     for path in axes:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +42,35 @@ class TrialFile:
     ----------
     folder : path-like
         Made by the first :meth:`append`.
+    read_from : int
+        Bytes at the beginning of the file that are not read.
 
     Attributes
     ----------
     records : dict of str to dict
         What was read so far: the first success of a fingerprint, or where there is none its latest failure.
+    read_to : int
+        Bytes that were read, up to the end of a whole line.
+    news : set of str
+        Fingerprints read since the caller last cleared it.
     torn : int
         Lines that were no whole record.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, read_from: int = 0) -> None:
         self.path = Path(folder) / FILE
         self.records: dict[str, dict[str, Any]] = {}
+        self.news: set[str] = set()
         self.torn = 0
-        self._read_to = 0
+        self.read_to = read_from
         self._descriptor: int | None = None
-        self._synced = 0.0
+        self._synced = time.monotonic()
 
     def read(self) -> list[str]:
         """Read what was added since the last call, by anyone; return the fingerprints."""
         try:
             with open(self.path, "rb") as file:
-                file.seek(self._read_to)
+                file.seek(self.read_to)
                 new = file.read()
         except FileNotFoundError:
             return []
@@ -70,7 +78,7 @@ class TrialFile:
             raise DataError(f"finished trials cannot be read ({error.strerror or error}).", self.path) from None
         # the end of a line that is being written now is read when it is whole
         end = new.rfind(b"\n") + 1
-        self._read_to += end
+        self.read_to += end
         found = []
         for line in new[:end].splitlines():
             record = _record(line)
@@ -81,6 +89,7 @@ class TrialFile:
             if self.records.get(name, {}).get("status") != OK:
                 self.records[name] = record
             found.append(name)
+        self.news.update(found)
         return found
 
     def append(self, record: dict[str, Any]) -> None:
@@ -108,20 +117,17 @@ class TrialFile:
                 ) from None
         return self._descriptor
 
-    def close(self) -> None:
+    def close(self, sync: bool = True) -> None:
         """Bring what was written to the disk and let go of the file."""
         if self._descriptor is not None:
-            os.fsync(self._descriptor)
+            if sync:
+                os.fsync(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 
-    def finished(self, retry: bool = False, since: Iterable[str] = ()) -> set[str]:
-        """Return the fingerprints that need no computing: successes, and failures unless they are to be tried again.
-
-        ``since`` names failures that were made after the retry began.
-        """
-        again = set(since)
-        return {n for n, r in self.records.items() if r["status"] == OK or not retry or n in again}
+    def finished(self, retry: bool = False) -> set[str]:
+        """Return the fingerprints that need no computing: successes, and failures unless they are to be tried again."""
+        return {name for name, record in self.records.items() if record["status"] == OK or not retry}
 
 
 def _write(descriptor: int, line: bytes, path: Path) -> None:
@@ -142,3 +148,17 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     whole = isinstance(record, dict) and isinstance(record.get("fingerprint"), str)
     return record if whole and record.get("status") in (OK, FAILED) else None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file through a temporary one, so that nobody reads half of it."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InvalidInputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from embedrm.errors import InvalidInputError, MissingDependencyError, unknown_name
@@ -42,14 +43,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Trials that share data, vectors and training pairs, and the place where their results go."""
+    """Trials that share data, vectors and training pairs, and the place where their results go.
+
+    ``read_from`` is the length of the file of results when they were claimed: a cluster may run a bundle again whose worker
+    died, and what that one finished is found from there on. ``marks`` is a folder in which
+    a worker says what it is at, for the case that it is killed.
+    """
 
     folder: str
     token: str
     prepared: Prepared
     jobs: tuple[Job, ...]
     deadline: float | None
+    read_from: int = 0
     timed_cores: bool = True
+    marks: str | None = None
 
 
 def run_bundle(bundle: Bundle) -> tuple[list[str], float]:
@@ -67,22 +75,31 @@ def run_bundle(bundle: Bundle) -> tuple[list[str], float]:
             _HELD.clear()
             _HELD[bundle.token] = bundle.prepared
         prepared = _HELD[bundle.token]
-    trials = TrialFile(bundle.folder)
+    trials = TrialFile(bundle.folder, bundle.read_from)
+    mark = None if bundle.marks is None else Path(bundle.marks) / str(os.getpid())
     done, seconds = [], 0.0
     try:
-        trials.read()
+        before = set(trials.read())
         for job in bundle.jobs:
+            if job.fingerprint in before:
+                done.append(job.fingerprint)
+                continue
             if bundle.deadline is not None and time.time() > bundle.deadline:
                 break
+            if mark is not None:
+                mark.write_text(job.fingerprint, encoding="ascii")
             record = run_job(job, prepared)
             if not bundle.timed_cores:
                 # other threads of this process are in the figure
                 record["core_seconds"] = None
             trials.append(record)
             done.append(job.fingerprint)
-            seconds += (record.get("seconds") or 0.0) + (record.get("score_seconds") or 0.0)
+            seconds += record["seconds"] + record.get("score_seconds", 0.0) - record.get("spared_seconds", 0.0)
     finally:
-        trials.close()
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+        # the sweep brings the file to the disk when it ends
+        trials.close(sync=False)
     return done, seconds
 
 
@@ -139,6 +156,25 @@ def run_parallel(
             n_jobs=jobs, return_as="generator_unordered", pre_dispatch="2*n_jobs", batch_size=1, **chosen
         )
         yield from running(joblib.delayed(run_bundle)(bundle) for bundle in bundles)
+
+
+def run_apart(bundle: Bundle) -> bool:
+    """Run a bundle in one process of its own; False where that process died."""
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(max_workers=1) as executor:
+        try:
+            executor.submit(run_bundle, bundle).result()
+        except died():
+            return False
+    return True
+
+
+def died() -> tuple[type[Exception], ...]:
+    """Return the errors by which joblib tells that a worker was killed: by the system for its memory, or by hand."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    return (BrokenProcessPool,)
 
 
 class _backend:
