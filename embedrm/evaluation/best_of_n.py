@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.evaluation._best_of_n_rows import FIRST, LENGTH, ORACLE, RANDOM, AtOneN, curve_facts, difference_facts
 from embedrm.evaluation._candidates import GOLD_SCALES, MISSING, Scored, scored_candidates
 from embedrm.numerics import best_of_n as bon
-from embedrm.numerics.bootstrap import CONFIDENCE, N_RESAMPLES, Clustered, percentile_interval, two_sided_p
-from embedrm.numerics.significance import holm
+from embedrm.numerics.bootstrap import CONFIDENCE, N_RESAMPLES, Clustered, percentile_interval
 from embedrm.preferences import EmbeddedResponses
 
 Array = NDArray[np.float64]
-Cell = dict[str, Any]
 
 ESTIMATORS = {
     "unbiased": "the mean over all subsets of n of a prompt's K candidates; equal rewards share the choice",
@@ -26,7 +25,6 @@ ESTIMATORS = {
 }
 """Schemes by which the best of n is estimated from K candidates."""
 
-FIRST, RANDOM, LENGTH, ORACLE = "first response", "random", "length only", "oracle"
 MODEL, BASELINE, BOUND = "model", "baseline", "bound"
 SUN_NS = (1, 2, 5, 10, 30, 50, 100, 300, 500)
 """Where Sun et al. (2025) read best-of-n, and one; taken by default where prompts have more than 16 candidates."""
@@ -73,7 +71,7 @@ def best_of_n_facts(
         domains graded on different scales can be averaged.
     same_prompts : bool
         Judge every n on the prompts that have enough candidates for the largest n. Otherwise each n is judged on all
-        prompts that have n candidates, and curves are compared with the random row at the same n, not with themselves.
+        prompts that have n candidates; rows of one n are of the same prompts, those of several n need not be.
     n_permutations : int
         Of the estimator "sun2025".
     n_resamples : int
@@ -98,8 +96,10 @@ def best_of_n_facts(
         - ``spearman`` (mean over prompts of the rank correlation with gold), ``n_spearman`` (prompts whose gold varies),
           ``n_top_ties`` (prompts with several candidates of the highest reward);
 
-        and ``differences``: ``model``, ``reference``, ``micro``, ``macro`` and ``domains`` as above with ``p`` (clustered
-        bootstrap) and ``p_holm`` (corrected over the n above one).
+        ``curve``: ``ns`` to the headline, ``n_prompts`` and ``rows`` (``micro``, ``proxy``, ``gain_sd``), all on the prompts
+        that have as many candidates as the headline, so that rows may be followed along n; and ``differences``: ``model``,
+        ``reference``, ``micro``, ``macro`` and ``domains`` as above with ``p`` (clustered bootstrap) and ``p_holm``
+        (corrected over the n above one).
 
     Raises
     ------
@@ -142,8 +142,10 @@ def best_of_n_facts(
     proxies = {**scored.rewards, **({} if length is None else {LENGTH: length}), ORACLE: scored.gold}
     values = _values(proxies, scored, grid, schemes[estimator])
     values = {name: values[name] for name in asked}
-    tables = [_Table(values, scored, j, n, n_resamples, random_state) for j, n in enumerate(grid)]
+    bootstrap = {"n_resamples": n_resamples, "random_state": random_state}
+    tables = [AtOneN(values, scored, j, n, **bootstrap) for j, n in enumerate(grid)]
     counts = [table.n_prompts for table in tables]
+    headline = max(n for n, count in zip(grid, counts) if 2 * count >= max(counts))
     kind = {FIRST: BASELINE, RANDOM: BASELINE, LENGTH: BASELINE, ORACLE: BOUND}
     correlations = _correlations(proxies, scored, n_resamples, random_state)
     rows = []
@@ -160,7 +162,7 @@ def best_of_n_facts(
         "estimator": estimator,
         "n_permutations": n_permutations if estimator == "sun2025" else None,
         "ns": grid,
-        "headline": max(n for n, count in zip(grid, counts) if 2 * count >= max(counts)),
+        "headline": headline,
         "kl": bon.divergence(grid).tolist(),
         "n_prompts": counts,
         "n_excluded": [scored.candidates.n_prompts - count for count in counts],
@@ -173,7 +175,8 @@ def best_of_n_facts(
         "random_state": random_state,
         "reference": reference,
         "rows": rows,
-        "differences": [_difference(a, b, grid, tables, scored.domains) for a, b in wanted],
+        "curve": curve_facts(rows, tables, headline, lambda j, n: AtOneN(values, scored, j, n, headline, **bootstrap)),
+        "differences": [difference_facts(a, b, grid, tables, scored.domains) for a, b in wanted],
     }
 
 
@@ -266,77 +269,6 @@ def standing(values: Array, candidates: bon.Candidates) -> tuple[Array, float]:
     return (above / scale if scale > 0 else np.zeros(len(above))), scale
 
 
-class _Table:
-    """All rows at one n, on the prompts that have n candidates: point estimates and draws, the same for every row."""
-
-    def __init__(
-        self, values: Mapping[str, Array], scored: Scored, j: int, n: int, n_resamples: int, random_state: int
-    ) -> None:
-        kept = scored.candidates.size >= n
-        self.n, self.n_prompts = n, int(kept.sum())
-        self.place = {name: 3 * i for i, name in enumerate(values)}
-        stacked = np.concatenate([v[kept, j] for v in values.values()], axis=1)
-        table = Clustered.from_rows(stacked, scored.group[kept], scored.domain[kept])
-        self.strata = table.strata.tolist()
-        self.point = table.means()[0]
-        self.draws = table.resample(n_resamples, random_state)
-        self.gold_sd = scored.gold_facts["within_sd"]
-        self.informative = self.gold_sd > 0
-
-    def _cell(self, point: float, draws: Array) -> Cell:
-        low, high = percentile_interval(draws)
-        return {"value": float(point), "low": float(low), "high": float(high)}
-
-    def row(self, name: str) -> dict[str, Any]:
-        c, r, o = self.place[name], self.place[RANDOM], self.place[ORACLE]
-        s = len(self.strata)
-        gain, most = (self.point[s, i] - self.point[s, r] for i in (c, o))
-        gains, mosts = (self.draws[:, s, i] - self.draws[:, s, r] for i in (c, o))
-        out: dict[str, Any] = {
-            "micro": self._cell(self.point[s, c], self.draws[:, s, c]),
-            "macro": self._cell(self.point[s + 1, c], self.draws[:, s + 1, c]),
-            "domains": {d: self._cell(self.point[i, c], self.draws[:, i, c]) for i, d in enumerate(self.strata)},
-            "gain": self._cell(gain, gains),
-            "captured": None,
-            "gain_sd": self._cell(gain / self.gold_sd, gains / self.gold_sd) if self.informative else None,
-            "proxy": None if name in (FIRST, RANDOM) else self._cell(self.point[s, c + 1], self.draws[:, s, c + 1]),
-            "quantile": self._cell(self.point[s, c + 2], self.draws[:, s, c + 2]),
-        }
-        # rounding alone is no gain to have a share of; a draw of prompts whose golds are all equal has none either
-        least = 1e-12 * max(1.0, abs(self.point[s, o]))
-        if self.n > 1 and most > least:
-            out["captured"] = self._cell(gain / most, np.where(mosts > least, gains / np.maximum(mosts, least), np.nan))
-        return out
-
-    def difference(self, a: str, b: str, stratum: int) -> Cell:
-        draws = self.draws[:, stratum, self.place[a]] - self.draws[:, stratum, self.place[b]]
-        point = self.point[stratum, self.place[a]] - self.point[stratum, self.place[b]]
-        return self._cell(point, draws) | {"p": two_sided_p(draws)}
-
-
-def _difference(a: str, b: str, grid: list[int], tables: list[_Table], domains: Sequence[str]) -> dict[str, Any]:
-    """One row less another at every n; among two choices out of one candidate there is no difference, and no test."""
-    out: dict[str, Any] = {"model": a, "reference": b}
-    place = {"micro": [len(t.strata) for t in tables], "macro": [len(t.strata) + 1 for t in tables]}
-    for what, strata in place.items():
-        out[what] = _corrected([t.difference(a, b, s) for t, s in zip(tables, strata)], grid)
-    out["domains"] = {
-        d: _corrected([t.difference(a, b, t.strata.index(d)) if d in t.strata else None for t in tables], grid)
-        for d in domains
-    }
-    return out
-
-
-def _corrected(cells: list[Cell | None], grid: list[int]) -> list[Cell | None]:
-    tested = [cell for cell, n in zip(cells, grid) if cell is not None and n > 1]
-    for cell, adjusted in zip(tested, holm([cell["p"] for cell in tested])):
-        cell["p_holm"] = float(adjusted)
-    for one, n in zip(cells, grid):
-        if one is not None and n == 1:
-            one["p_holm"] = one["p"]
-    return cells
-
-
 def _correlations(
     proxies: Mapping[str, Array], scored: Scored, n_resamples: int, random_state: int
 ) -> dict[str, dict[str, Any]]:
@@ -365,4 +297,14 @@ def _top_ties(proxy: Array, candidates: bon.Candidates) -> int:
     return int((candidates.sums((proxy == top).astype(np.float64)) > 1).sum())
 
 
-__all__ = ["ESTIMATORS", "GOLD_SCALES", "MISSING", "best_of_n_facts", "select_best"]
+__all__ = [
+    "ESTIMATORS",
+    "FIRST",
+    "GOLD_SCALES",
+    "LENGTH",
+    "MISSING",
+    "ORACLE",
+    "RANDOM",
+    "best_of_n_facts",
+    "select_best",
+]

@@ -20,8 +20,6 @@ _HOW = {
     "are taken: the scheme of Sun et al. (2025).",
 }
 _PAPER_N = 16
-# Share of the prompts that must serve the largest n for curves of gold to be of one sample, nearly.
-_SAME = 0.9
 _GROUPS = {"model": "models", "baseline": "baselines", "bound": "bound"}
 _SHOWN = 6
 
@@ -124,34 +122,35 @@ def domains_table(facts: Facts, name: str = "best-of-n-domains") -> Table:
 def best_of_n_figure(
     facts: Facts, name: str = "best-of-n", title: str = "Gold of the best of n", models: Sequence[str] | None = None
 ) -> Figure:
-    """Mean gold over n, with bands; ``models`` picks and orders rows (at most :data:`MAX_SERIES`).
+    """Mean gold over n, with bands, of one sample of prompts; ``models`` picks and orders rows (at most :data:`MAX_SERIES`).
 
-    Where many prompts have too few candidates for the largest n, curves of gold would follow which prompts are left: gains
-    over a random choice for the same prompts are drawn then.
+    The sample is of the prompts that have as many candidates as the headline, where the curves end: on what is left at each
+    n they would follow which prompts are left.
     """
-    relative = facts["n_prompts"][-1] < _SAME * facts["n_prompts"][0]
-    rows = {row["model"]: row for row in facts["rows"]}
+    curve = facts["curve"]
+    rows = {row["model"]: row for row in curve["rows"]}
     left = "" if models is not None or len(rows) <= MAX_SERIES else " Some rows are in the table only."
-    others = [row["model"] for row in facts["rows"] if row["kind"] != "model"]
+    others = [name for name, row in rows.items() if row["kind"] != "model"]
     own = [name for name in rows if name not in others][: MAX_SERIES - len(others)]
     series = []
     for model in [*own, *others] if models is None else models:
-        cells = rows[model]["gain" if relative else "micro"]
+        cells = rows[model]["micro"]
         ends = {key: [cell[end] for cell in cells] for key, end in (("y", "value"), ("low", "low"), ("high", "high"))}
-        series.append({"label": model, "x": list(facts["ns"]), **ends})
+        series.append({"label": model, "x": list(curve["ns"]), **ends})
     data = {
         "series": series,
         "x_label": "n, candidates to choose from",
-        "y_label": ("gold less that of a random choice" if relative else "gold of the choice") + _unit(facts),
+        "y_label": f"gold of the choice{_unit(facts)}",
         "x_scale": "log",
-        "x": _ticks(facts["ns"]),
+        "x": _ticks(curve["ns"]),
     }
     return Figure(name, title, "lines", data, caption=f"{paper_sentence(facts)} {sample_sentence(facts)}{left}")
 
 
 def proxy_figure(facts: Facts, name: str = "best-of-n-proxy", models: Sequence[str] | None = None) -> Figure:
     """Reward and gold of the choice over n in one unit: where the reward rises and gold does not, it is over-optimised."""
-    rows = {row["model"]: row for row in facts["rows"] if row["kind"] == "model"}
+    curve = facts["curve"]
+    rows = {row["model"]: row for row in curve["rows"] if row["kind"] == "model"}
     chosen = list(rows)[: MAX_SERIES // 2] if models is None else list(models)
     series = []
     for model in chosen:
@@ -161,13 +160,13 @@ def proxy_figure(facts: Facts, name: str = "best-of-n-proxy", models: Sequence[s
                 ends = {
                     k: [cell[end] for cell in cells] for k, end in (("y", "value"), ("low", "low"), ("high", "high"))
                 }
-                series.append({"label": f"{model}: {what}", "x": list(facts["ns"]), **ends})
+                series.append({"label": f"{model}: {what}", "x": list(curve["ns"]), **ends})
     data = {
         "series": series,
         "x_label": "n, candidates to choose from",
         "y_label": "standard deviations above a random choice",
         "x_scale": "log",
-        "x": _ticks(facts["ns"]),
+        "x": _ticks(curve["ns"]),
         "reference": [{"value": 0.0, "label": "random"}],
     }
     caption = f"Both in standard deviations within prompts. {divergence_sentence(facts)} {sample_sentence(facts)}" + (
@@ -206,7 +205,7 @@ def paper_sentence(facts: Facts) -> str:
     have = f"here a prompt has {_span(found)} candidates"
     enough = sum(count for k, count in found["by_k"].items() if int(k) >= _PAPER_N)
     if found["k_max"] < _PAPER_N:
-        end = f"{have}, so that curves end at n = {max(facts['ns'])}"
+        end = f"{have}, so that curves end at n = {facts['headline']}"
     elif enough < found["n_prompts"]:
         end = f"{have}, and {enough:,} of {found['n_prompts']:,} have {_PAPER_N}"
     else:
@@ -215,17 +214,15 @@ def paper_sentence(facts: Facts) -> str:
 
 
 def sample_sentence(facts: Facts) -> str:
-    """Say how many prompts each n is judged on, and what the bands are."""
-    least, most = min(facts["n_prompts"]), max(facts["n_prompts"])
-    if least == most:
-        sample = f"{most:,} prompts at every n."
-    else:
-        at = facts["n_prompts"].index(least)
-        sample = (
-            f"{most:,} prompts, of which those with fewer than n candidates are left out ({least:,} have "
-            f"{facts['ns'][at]}): compare rows at one n, not along a curve."
-        )
-    return f"{sample} {interval_sentence(facts)}"
+    """Say which prompts the curves are of, and what the bands are."""
+    curve, found = facts["curve"], facts["candidates"]
+    some = curve["n_prompts"] < found["n_prompts"]
+    which = (
+        f"{curve['n_prompts']:,} of {found['n_prompts']:,} prompts" if some else f"All {curve['n_prompts']:,} prompts"
+    )
+    return (
+        f"{which}, those with at least {facts['headline']} candidates, the same at every n. {interval_sentence(facts)}"
+    )
 
 
 def how_sentence(facts: Facts) -> str:
@@ -276,10 +273,9 @@ def interval_sentence(facts: Facts) -> str:
 
 def divergence_sentence(facts: Facts) -> str:
     """Say how far best-of-n is from drawing once, and of what that speaks."""
-    return (
-        f"Best of {max(facts['ns'])} is at most {max(facts['kl']):.2f} nats from one draw, where candidates are draws of "
-        "one policy."
-    )
+    n = facts["headline"]
+    most = facts["kl"][facts["ns"].index(n)]
+    return f"Best of {n} is at most {most:.2f} nats from one draw, where candidates are draws of one policy."
 
 
 def shown_places(facts: Facts) -> list[int]:

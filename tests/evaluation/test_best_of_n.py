@@ -286,6 +286,22 @@ class TestCounts:
         kept = best_of_n_facts({"m": reward}, responses, ns=[1, 2, 4], prompts=enough, **QUICK)
         assert facts["rows"] == kept["rows"]
 
+    def test_curves_are_of_one_sample(self):
+        responses, _ = ragged(16, n_prompts=60)
+        reward = np.random.default_rng(0).normal(size=len(responses))
+        facts = best_of_n_facts({"m": reward}, responses, **QUICK)
+        n = facts["headline"]
+        assert facts["n_prompts"][0] > facts["curve"]["n_prompts"] == facts["n_prompts"][facts["ns"].index(n)]
+        enough = np.bincount(responses.prompt_of) >= n
+        alone = best_of_n_facts({"m": reward}, responses, prompts=enough, ns=list(range(1, n + 1)), **QUICK)
+        assert facts["curve"]["ns"] == alone["ns"]
+        for one, other in zip(facts["curve"]["rows"], alone["rows"]):
+            np.testing.assert_allclose(
+                [cell["value"] for cell in one["micro"]], [cell["value"] for cell in other["micro"]], atol=1e-12
+            )
+        proxy = [cell["value"] for cell in facts["curve"]["rows"][0]["proxy"]]
+        assert (np.diff(proxy) > 0).all()
+
     def test_prompts_by_rows_and_by_mask(self):
         responses, reward = ragged(9)
         mask = np.arange(responses.n_prompts) % 3 == 0

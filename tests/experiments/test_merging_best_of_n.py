@@ -188,11 +188,10 @@ class TestReport:
         facts = BestOfNStudy({"m": gold}, prefs, n_resamples=5).facts()
         assert "3 to 16 candidates, and 2 of 3 have 16" in parts.paper_sentence(facts)
         figure = parts.best_of_n_figure(facts)
-        # the sample changes along the curve, so it is the gain over random that is drawn
-        assert figure.data["y_label"] == "gold less that of a random choice"
+        # one sample all along: the prompt with three candidates is in none of it
         by_label = {series["label"]: series["y"] for series in figure.data["series"]}
-        assert by_label["random"] == pytest.approx([0.0] * 16, abs=1e-12)
-        assert "compare rows at one n" in figure.caption
+        assert by_label["random"] == pytest.approx([gold[:32].mean()] * 16)
+        assert "2 of 3 prompts, those with at least 16 candidates, the same at every n" in figure.caption
         assert "K = 3 (1), 16 (2) by prompts" in parts.best_of_n_table(facts).caption
 
     def test_binary_gold_is_a_share_and_standardised_gold_is_said(self):
