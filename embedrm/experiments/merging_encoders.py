@@ -26,7 +26,10 @@ from embedrm.experiments.study import duration, load_dataset, with_splits
 from embedrm.featurizers import Featurizer
 from embedrm.heads.linear import LinearHead
 from embedrm.numerics.bootstrap import N_RESAMPLES
+from embedrm.numerics.graph import gather_margins
+from embedrm.preferences import EmbeddedResponses
 from embedrm.progress import Progress, silent
+from embedrm.views import view_name
 
 if TYPE_CHECKING:
     from embedrm.datasets import PreferenceDataset
@@ -215,7 +218,11 @@ class EncoderMergeStudy:
         return TunedHead(self.general.folder, encoder, "bradley-terry", self.store).margins(data)
 
     def _head_margins(self, head: LinearHead, layer: Any, encoder: Any, data: PreferenceDataset) -> Array:
-        return head.margins(self._prefs(data, encoder, layer))
+        # the store alone, not encode: counting tokens would merge where the base's tokenizer was saved in another form
+        vectors = self.store.get(encoder, data.joint_texts(self.general.template), (layer,))[layer]
+        owner = data.responses["prompt_of"].to_numpy()
+        rewards = head.predict(EmbeddedResponses({view_name("joint", layer): vectors}, owner))
+        return gather_margins(rewards, data.pairs[["chosen", "rejected"]].to_numpy())
 
     def _limits(self) -> dict[str, Any]:
         config = self.plan.config

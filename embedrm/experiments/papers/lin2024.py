@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedrm.errors import InvalidInputError
-from embedrm.experiments.merging_arms import Target, find_targets
+from embedrm.experiments.merging_arms import KNOWN_TARGETS, Target, find_targets
 from embedrm.experiments.merging_curves import sweep_facts
 from embedrm.experiments.merging_report import chosen_table, curves_figure, signed
 from embedrm.experiments.papers import PAPERS
@@ -26,6 +26,7 @@ from embedrm.reporting.report import Section
 if TYPE_CHECKING:
     from embedrm.datasets import PreferenceDataset
     from embedrm.experiments.merging_encoders import EncoderMergePlan
+    from embedrm.experiments.merging_heads import HeadMergeStudy
 
 # Seconds of everything but the tuning on two cores, once encoded: as measured on the bundled data.
 SECONDS = {"quick": 720.0, "full": 5400.0}
@@ -90,7 +91,7 @@ class Lin2024(Paper):
     def study(
         self, data: StudyData, preset: str, progress: Progress = silent, *, literal: EncoderMergePlan | None = None
     ) -> Report:
-        """Encoder-level merging first, then what frozen vectors allow, claims and verdicts."""
+        """Encoder-level merging first, then heads on frozen vectors, claims and verdicts."""
         report = Report("reproduction", self.title, notes=[data.sentence(), f"{self.citation} Here: {self.setting}"])
         n_resamples = N_RESAMPLES if preset == "quick" else 5 * N_RESAMPLES
         claims: list[dict[str, Any]] = []
@@ -102,9 +103,18 @@ class Lin2024(Paper):
         elif self.why_not:
             report.notes.append(self.why_not)
             report.summary.append(self.why_not)
-        findings, section = self.tour(data, progress)
-        report.summary += findings
-        report.add_section("Linear heads: merging is averaging", section.text, section.tables, section.figures)
+        targets, notes = _targets(data)
+        if any(set(t.domains) & set(KNOWN_TARGETS) for t in targets):
+            heads = _heads(data, targets, preset, progress, n_resamples)
+            claims += heads.claims
+            report.summary += heads.findings()
+            heads.add_sections(report)
+            report.notes += notes
+        else:
+            # no domain that the paper speaks of: what can be shown of merging without a verdict
+            findings, section = self.tour(data, progress)
+            report.summary += findings
+            report.add_section("Linear heads: merging is averaging", section.text, section.tables, section.figures)
         if claims:
             report.claims = claims
             report.add_section("Claims", tables=[claims_table(claims)])
@@ -134,6 +144,20 @@ def _targets(data: StudyData) -> tuple[list[Target], list[str]]:
         else:
             kept.append(target)
     return kept, notes
+
+
+def _heads(
+    data: StudyData, targets: Sequence[Target], preset: str, progress: Progress, n_resamples: int
+) -> HeadMergeStudy:
+    from embedrm.experiments.merging_heads import HeadMergeStudy
+
+    seeds = {"quick": 3, "full": 5}[preset]
+    several = [t for t in targets if len(t.domains) > 1]
+    study = HeadMergeStudy(
+        data, {t.name: t.domains[0] for t in targets}, n_seeds=seeds, progress=progress, n_resamples=n_resamples
+    )
+    study.notes += [f"Heads: of {t.name}, the domain {t.domains[0]} alone is merged towards." for t in several]
+    return study
 
 
 def _head_sweep(data: StudyData, target: Target, targets: Sequence[Target]) -> dict[str, Any]:
