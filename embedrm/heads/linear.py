@@ -135,8 +135,7 @@ class LinearHead(FeatureHead):
         return self, kept[0]
 
     def _fit(self, preferences: EmbeddedPreferences, kept: list[NDArray[np.float64]] | None) -> LinearHead:
-        who = type(self).__name__
-        prefs = check_preferences(preferences, who)
+        prefs = check_preferences(preferences, type(self).__name__)
         self._check_parameters()
         objective = make_objective(self.objective)
         self.featurizer_ = self._new_featurizer().fit(prefs)
@@ -147,8 +146,7 @@ class LinearHead(FeatureHead):
             )
             self.coef_, self.objective_ = problem.solve(self.l2_, None)
         self.n_features_in_ = self.featurizer_.dim_
-        # of a merge that these weights have replaced
-        self.__dict__.pop("merge_", None)
+        self.__dict__.pop("merge_", None)  # of weights that these replace
         return self
 
     @property
