@@ -206,6 +206,7 @@ def _curve(name: str, facts: Mapping[str, Any]) -> Figure:
     series.append(
         {"label": f"{name}, validation", "x": grid, "y": [c["value"] for c in facts["validation"]["accuracy"]]}
     )
+    series.append({"label": "λ = 0, the general model", "x": [0.0], "y": [own[0]["value"]]})
     series.append({"label": f"{_TAKEN}: {grid[i]:g}", "x": [grid[i]], "y": [own[i]["value"]]})
     data = {
         "series": series,
