@@ -171,6 +171,19 @@ class TestReport:
                 assert shown[f"n{n}"] == row["micro"][j]
         assert [row["group"] for row in table.rows] == ["models"] * 2 + ["baselines"] * 3 + ["bound"]
 
+    def test_long_grids_are_shown_at_a_few_n_with_the_headline(self):
+        sizes = np.array([16] * 3 + [11] * 4)
+        gold = np.random.default_rng(0).normal(size=sizes.sum())
+        prefs = EmbeddedPreferences.from_arrays(
+            np.zeros((sizes.sum(), 1)), rewards=gold, prompt_of=np.repeat(np.arange(7), sizes)
+        )
+        facts = BestOfNStudy({"m": gold, "k": -gold}, prefs, n_resamples=5).facts()
+        shown = [facts["ns"][j] for j in parts.shown_places(facts)]
+        assert (facts["headline"], shown) == (11, [1, 2, 3, 5, 9, 11, 16])
+        table = parts.differences_table(facts)
+        assert [row["n"] for row in table.rows] == [2, 3, 5, 9, 11, 16]
+        assert [row["prompts"] for row in table.rows] == [7, 7, 7, 7, 7, 3]
+
     def test_the_figure_says_what_the_paper_needs_and_what_is_here(self, prefs, heads):
         caption = parts.best_of_n_figure(BestOfNStudy(heads, prefs, n_resamples=5).facts()).caption
         assert "up to 16 answers" in caption
@@ -267,6 +280,16 @@ class TestCandidates:
         assert part.info["candidates"] == {"other_splits": 1, "fitted_on": 1}
         with pytest.raises(InvalidInputError, match="every prompt is one that the models were fitted on"):
             candidates(data, without=data)
+
+    def test_a_stated_group_is_a_prompt_too(self):
+        data = texts(SMALL)
+        grouped = PreferenceDataset(
+            data.prompts.assign(group=["sum", "double", "other"]), data.responses, data.pairs, name="grouped"
+        )
+        # another wording of the same problem, by the group that both files state
+        fitted = texts([("Add two to two.", ["4", "7"], [1.0, 0.0], "train")])
+        fitted = PreferenceDataset(fitted.prompts.assign(group=["sum"]), fitted.responses, fitted.pairs)
+        assert shared_prompts(grouped, fitted).tolist() == [True, False, False]
 
     def test_an_unknown_split_names_those_present(self):
         with pytest.raises(InvalidInputError, match=r"unknown split 'tset'\. Did you mean 'test'"):
