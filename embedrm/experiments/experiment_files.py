@@ -28,7 +28,10 @@ _WORDS: dict[str, Any] = {
     "False": False,
     "inf": float("inf"),
     ".inf": float("inf"),
+    "-inf": float("-inf"),
+    "-.inf": float("-inf"),
 }
+_TEXT = "tag:yaml.org,2002:str"
 _TAGS = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp")}
 _MAX_NODES = 200_000
 _TOML_KEY = re.compile(r"""^\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
@@ -131,7 +134,8 @@ class _Plain:
         self.seen += 1
         if self.seen > _MAX_NODES:
             raise DataError(f"more than {_MAX_NODES:,} values came, aliases counted; write fewer.", self.path, line)
-        if node.tag not in _TAGS:
+        quoted = isinstance(node, yaml.ScalarNode) and node.style is not None
+        if node.tag not in (_TAGS if not quoted else {_TEXT}):
             raise DataError(f"the tag {node.tag!r} is not read here; write plain values.", self.path, line)
         if isinstance(node, yaml.ScalarNode):
             return scalar(node.value) if node.style is None else node.value
@@ -206,11 +210,14 @@ def to_yaml(data: Mapping[str, Any]) -> str:
             return True
 
     def text(dumper: Any, value: str) -> Any:
-        plain = isinstance(scalar(value), str) and "\n" not in value
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+        plain = isinstance(scalar(value), str) and value.isprintable()
+        return dumper.represent_scalar(_TEXT, value, style=None if plain else '"')
 
     def number(dumper: Any, value: float) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:float", repr(value).replace("inf", ".inf"))
+        text = repr(value).replace("inf", ".inf")
+        # the writer takes a number without a point for text, and would tag it
+        text = text.replace("e", ".0e") if "e" in text and "." not in text else text
+        return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
     def flat(dumper: Any, value: list[Any]) -> Any:
         simple = all(not isinstance(v, (list, dict)) for v in value)

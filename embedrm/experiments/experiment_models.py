@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ from sklearn.base import BaseEstimator
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.experiments.experiment_files import Misfit, Place
 from embedrm.experiments.experiment_values import check_known, check_value, hints_of
+from embedrm.featurizers import Featurizer
 from embedrm.registry import Registry
 from embedrm.reward_model import RewardModel
 
@@ -28,6 +30,8 @@ _OF_MANY = ("merged",)
 # The one head that some composites take, and the parameters of the head that they take by themselves.
 _ONE_HEAD = {"pooled": "linear", "adapters": "mlp"}
 _OWN: dict[str, dict[str, Any]] = {"routed": {"l2": "cv"}, "pooled": {"l2": "cv"}, "adapters": {"hidden": (64,)}}
+# Parameters of a featurizer that are lists, and may be written with commas.
+_LISTED = ("terms", "response", "prompt", "covariates", "residualise")
 
 
 def build_model(parts: Mapping[str, Mapping[str, Any]]) -> RewardModel:
@@ -49,7 +53,7 @@ def build_model(parts: Mapping[str, Mapping[str, Any]]) -> RewardModel:
 
         given = _parameters(CalibratedRewardModel, "the calibration", parts["calibrated"], ("calibrated",), ("model",))
         model = CalibratedRewardModel(model, **given)
-        _checked(model.check_parameters, ("calibrated",))
+        _checked(model.check_parameters, ("calibrated",), given)
     return model
 
 
@@ -123,13 +127,11 @@ def _ensemble(member: RewardModel, parts: Mapping[str, Mapping[str, Any]]) -> Re
 
     given = _parameters(EnsembleRewardModel, "the ensemble", parts["ensemble"], ("ensemble",))
     model = EnsembleRewardModel(member, **given)
-    _checked(model.check_parameters, ("ensemble",))
+    _checked(model.check_parameters, ("ensemble",), given)
     return model
 
 
 def _featurizer(values: Mapping[str, Any]) -> Any:
-    from embedrm.featurizers import Featurizer
-
     return Featurizer(**_parameters(Featurizer, "the featurizer", values, ("featurizer",)))
 
 
@@ -214,20 +216,20 @@ def _made(cls: type, given: Mapping[str, Any], place: Place) -> Any:
         model = cls(**given)
     except InvalidInputError as error:
         raise Misfit(str(error), place) from None
-    # tuples are what constructors are documented with; lists are what files have
     check = getattr(model, "check_parameters", None) or getattr(model, "_check_parameters", None)
     if check is not None:
-        _checked(check, place)
+        _checked(check, place, given)
     return model
 
 
-def _checked(check: Any, place: Place) -> None:
+def _checked(check: Any, place: Place, given: Mapping[str, Any]) -> None:
+    """Raise what a model says of its own parameters, at the parameter that it names."""
     try:
         check()
     except InvalidInputError as error:
-        if isinstance(error, Misfit):
-            raise
-        raise Misfit(str(error), place) from None
+        said = re.findall(r"\w+", str(error))
+        own = next((name for name in given if name in said), None)
+        raise Misfit(str(error), place if own is None else (*place, own)) from None
 
 
 def seeds_of(model: BaseEstimator) -> dict[str, int]:
@@ -251,7 +253,11 @@ def identity(value: Any) -> Any:
     """Return what identifies an unfitted model, as JSON values: classes by registered name, and every parameter."""
     if isinstance(value, BaseEstimator):
         name = getattr(type(value), "registered_name", None) or type(value).__name__
-        return {"is": name, **{k: identity(v) for k, v in sorted(value.get_params(deep=False).items())}}
+        params = value.get_params(deep=False)
+        if isinstance(value, Featurizer):
+            # "r,p*r" and ["r", "p*r"] are one choice
+            params = {k: _names(v) if k in _LISTED else v for k, v in params.items()}
+        return {"is": name, **{k: identity(v) for k, v in sorted(params.items())}}
     if isinstance(value, Mapping):
         return {str(k): identity(v) for k, v in sorted(value.items())}
     if isinstance(value, (list, tuple)):
@@ -259,6 +265,10 @@ def identity(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+
+def _names(value: Any) -> Any:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 def reads_prompts(parts: Mapping[str, Mapping[str, Any]]) -> bool:

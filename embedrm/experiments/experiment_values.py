@@ -75,8 +75,19 @@ def hints_of(cls: type) -> dict[str, Any]:
 def check_value(value: Any, hint: Any, name: str, who: str, place: Iterable[str]) -> Any:
     """Return a value as its type has it; a value of another type raises with its place."""
     if not fits(value, hint):
+        # a layer is a name that looks like a number
+        named = _as_text(value)
+        if named is not None and fits(named, hint):
+            return named
         raise Misfit(f"{name!r} of {who} must be {name_of(hint)}, got {value!r:.80}.", place)
     return as_typed(value, hint)
+
+
+def _as_text(value: Any) -> str | list[str] | None:
+    if isinstance(value, (list, tuple)):
+        texts = [v if isinstance(v, str) else _as_text(v) for v in value]
+        return [t for t in texts if isinstance(t, str)] if all(isinstance(t, str) for t in texts) else None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def check_known(name: str, known: Iterable[str], kind: str, place: Iterable[str]) -> None:

@@ -142,9 +142,16 @@ class Sweep:
             return self.experiment.with_settings(settings)
         except InvalidInputError as error:
             said = ", ".join(f"{path}={value}" for path, value in settings.items()) or "the centre"
-            place = next((("sweep", kind, p) for kind in ("grid", "around", "random") for p in settings
-                          if p in getattr(self.space, kind)), ("sweep", "list"))  # fmt: skip
+            place = self._place(settings, error.place if isinstance(error, Misfit) else ())
             raise Misfit(f"the variant {said}: {error}", place) from None
+
+    def _place(self, settings: Mapping[str, Any], wrong: Sequence[str]) -> tuple[str, ...]:
+        """Return the axis that set what is wrong, or else the first axis of the settings."""
+        axes = [("sweep", kind, path) for kind in ("grid", "around", "random") for path in getattr(self.space, kind)]
+        mine = [axis for axis in axes if axis[2] in settings]
+        near = [axis for axis in mine if all(a == b for a, b in zip(axis[2].split("."), wrong))] if wrong else []
+        # the longest path that leads to it
+        return max(near, key=lambda axis: len(axis[2])) if near else mine[0] if mine else ("sweep", "list")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that give this sweep again."""

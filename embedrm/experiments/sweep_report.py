@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -302,13 +303,19 @@ def _failures(outcome: Outcome) -> Table | None:
         record = outcome.records.get(trial.fingerprint)
         if record is not None and record["status"] != OK:
             error = record["error"]
-            groups.setdefault((error["type"], error["message"]), []).append(trial)
+            # the same failure on other data has other counts in it
+            like = re.sub(r"\d[\d.,]*", "#", error["message"])
+            groups.setdefault((error["type"], like), []).append((trial, error["message"]))
     if not groups:
         return None
     columns = [Column("error", "Error"), Column("n", "trials", "integer"), Column("first", "Such as")]
     rows = [
-        {"error": f"{kind}: {message}", "n": len(t), "first": f"{label(t[0].settings)}, seed {t[0].seed}"}
-        for (kind, message), t in sorted(groups.items(), key=lambda item: -len(item[1]))
+        {
+            "error": f"{kind}: {found[0][1]}",
+            "n": len(found),
+            "first": f"{label(found[0][0].settings)}, seed {found[0][0].seed}",
+        }
+        for (kind, _), found in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
     caption = "They are not computed again unless asked for (--retry)."
     return Table("failures", "Trials that failed", columns, rows[:_SHOWN], caption=caption)

@@ -153,7 +153,7 @@ def test_what_a_killed_sweep_had_claimed_is_taken_over_by_a_living_one(program, 
 
 def test_a_worker_that_is_killed_is_one_failure_among_results(program, tmp_path: Path) -> None:
     folder, n = tmp_path / "sweep", 8
-    computed, found, failed, left = end(program(folder, n, jobs=2, deadly=3))
+    _, found, failed, left = end(program(folder, n, jobs=2, deadly=3))
     assert (found, failed, left) == (0, 1, 0)
     by_seed = {record["seed"]: record for record in records(folder)}
     assert len(lines(folder)) == n
