@@ -103,7 +103,7 @@ def generate(
     CandidateFilter(top_k, top_p)
     rows = [[lm.bos_id, *lm.encode(prompt)] for prompt in prompts for _ in range(n)]
     longest = max(map(len, rows), default=0) + max_new_tokens
-    if longest > lm.max_length:
+    if lm.max_length is not None and longest > lm.max_length:
         raise InvalidInputError(
             f"the longest prompt with its {max_new_tokens} new tokens has {longest:,} tokens, and the language model reads "
             f"{lm.max_length:,}; shorten one of them"
@@ -155,14 +155,14 @@ def _batch(
         )
     made = []
     for row in out[:, ids.shape[1] :].tolist():
-        ended = lm.eos_id in row
+        ended = lm.eos_id is not None and lm.eos_id in row
         made.append((row[: row.index(lm.eos_id)] if ended else row, ended))
     return made
 
 
 def _pad(lm: LanguageModel) -> int:
-    pad = getattr(lm.tokenizer, "pad_token_id", None)
-    return int(lm.eos_id if pad is None else pad)
+    # which token it is does not matter: it is masked before a prompt, and cut off after the end of a text
+    return lm.bos_id if lm.eos_id is None else lm.eos_id
 
 
 def _continuation(lm: LanguageModel, prompt: list[int], ids: list[int]) -> str:

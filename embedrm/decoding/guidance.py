@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.errors import InvalidInputError, unknown_name
-
-UNBOUNDED = frozenset({"bradley-terry"})
-"""Objectives and losses whose rewards are on no fixed scale, so that clamping them to [0, 1] would flatten them."""
+from embedrm.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
@@ -57,31 +54,35 @@ class RewardMix:
         ----------
         head : RADHead or ARMHead
         attribute : int or str
-            The only attribute, by its column or its name; not read where there are ``weights``.
+            The only attribute, by its position or its name; not read where there are ``weights``.
         weights : mapping of attribute to float, optional
-            Several attributes; a negative weight steers away from one of them.
+            Several attributes instead; a negative weight steers away from one of them.
         clamp : bool, optional
-            By default True, except for a head trained by Bradley-Terry, whose rewards have no bounds.
+            By default as the head was taught: not where its rewards have no bounds (``bounded_``).
         inverse : bool
 
         Raises
         ------
         InvalidInputError
-            For an unknown attribute, and for weights that are not finite, or none.
+            For an unknown attribute, weights that are not finite, or none, and a clamp of increments.
         """
-        names = [str(name) for name in head.attributes_]
         if weights is None:
-            chosen = {_column(attribute, names): 1.0}
+            chosen = {head.attribute(attribute): 1.0}
         else:
             if not weights or not np.isfinite(list(weights.values())).all():
                 raise InvalidInputError(
-                    f"weights expects a finite number for at least one attribute of {', '.join(names)}; "
-                    f"got {len(weights)} of which not all are finite"
+                    f"weights expects a finite number for each of at least one attribute ({', '.join(head.attributes_)}); "
+                    f"got {len(weights)} weights"
                 )
-            chosen = {_column(name, names): float(weight) for name, weight in weights.items()}
-        if clamp is None:
-            clamp = not ({getattr(head, "objective", None), getattr(head, "loss", None)} & UNBOUNDED)
-        return cls(tuple(chosen), tuple(chosen.values()), bool(clamp), bool(inverse))
+            chosen = {head.attribute(name): float(weight) for name, weight in weights.items()}
+        grows = bool(getattr(head, "increments_", False))
+        if grows and clamp:
+            raise InvalidInputError(
+                f"{type(head).__name__} was taught increments, to which a clamp to [0, 1] does not apply; leave clamp out. "
+                "The reward of the prefix, which is missing, is the same for all candidates"
+            )
+        clamps = bool(head.bounded_) and not grows if clamp is None else bool(clamp)
+        return cls(tuple(chosen), tuple(chosen.values()), clamps, bool(inverse))
 
     def __call__(self, rewards: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Mix rewards.
@@ -103,15 +104,3 @@ class RewardMix:
                 part = 1.0 - part
             parts.append(part if weight == 1.0 else part * np.asarray(weight, dtype=part.dtype))
         return reduce(add, parts)
-
-
-def _column(attribute: int | str, names: Sequence[str]) -> int:
-    if isinstance(attribute, str):
-        if attribute not in names:
-            raise unknown_name("attribute", attribute, names)
-        return names.index(attribute)
-    if not 0 <= int(attribute) < len(names):
-        raise InvalidInputError(
-            f"attribute expects a column from 0 to {len(names) - 1} or a name ({', '.join(names)}); got {attribute!r}"
-        )
-    return int(attribute)

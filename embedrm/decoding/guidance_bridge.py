@@ -74,7 +74,7 @@ class TextBridge:
         return states[torch.tensor(order)]
 
     def _written(self, sequence: list[int]) -> str:
-        return str(self.lm.tokenizer.decode(sequence, skip_special_tokens=True))
+        return self.lm.decode(sequence)
 
     def _last_states(self, texts: list[str]) -> Any:
         import torch
@@ -82,7 +82,7 @@ class TextBridge:
         lm = self.reward_lm
         tokens = [[lm.bos_id, *lm.encode(text)] for text in texts]
         longest = max(map(len, tokens))
-        if longest > lm.max_length:
+        if lm.max_length is not None and longest > lm.max_length:
             raise InvalidInputError(
                 f"the reward model reads {lm.max_length:,} tokens, and a prefix with its candidate has {longest:,}; "
                 "use shorter prompts or fewer new tokens"

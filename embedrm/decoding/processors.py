@@ -69,7 +69,7 @@ class RewardProcessor:
         self.filter = CandidateFilter(top_k, top_p)
         self.mix = RewardMix.of(head, attribute=attribute, weights=weights, clamp=clamp, inverse=inverse)
         self.calls = Calls()
-        check_head(head, self.reward_lm, who)
+        head.check_model(self.reward_lm.fingerprint())
         self._tap = ModelTap(lm.model)
 
     @property
@@ -168,7 +168,7 @@ class RADProcessor(RewardProcessor):
         The candidates (see :class:`~embedrm.decoding.candidates.CandidateFilter`). Without either, every token is one, and
         is scored: as slow as it sounds.
     clamp : bool, optional
-        Clamp each attribute's reward to [0, 1]; by default True, except for a head trained by Bradley-Terry.
+        Clamp each attribute's reward to [0, 1]; by default as the head was taught (``head.bounded_``).
     inverse : bool
         Steer away: 1 - reward.
     attribute : int or str
@@ -333,6 +333,8 @@ class ARMProcessor(RewardProcessor):
                 "RADProcessor(..., bridge=True), or train the head on the guided model's states"
             )
         self.whole_vocabulary = whole_vocabulary
+        # what a prefix has earned so far is the same for all candidates, and increments are not clamped
+        self._of = head.next_scores if getattr(head, "increments_", False) else head.next_rewards
         self._own = None if self.shared else PrefixCache(self.reward_lm.model, "ARMProcessor")
 
     def _rewards(self, step: LastStep, input_ids: Any, ids: Any) -> NDArray[np.floating[Any]]:
@@ -343,24 +345,8 @@ class ARMProcessor(RewardProcessor):
             self.calls.reward_passes += 1
         read = states.float().numpy()
         if ids is None:
-            return np.asarray(self.head.next_rewards(read))
+            return np.asarray(self._of(read))
         if self.whole_vocabulary:
-            every = np.asarray(self.head.next_rewards(read))
+            every = np.asarray(self._of(read))
             return np.take_along_axis(every, ids.numpy()[:, :, None], axis=1)
-        return np.asarray(self.head.next_rewards(read, ids.numpy()))
-
-
-def check_head(head: Any, lm: LanguageModel, who: str) -> None:
-    """Raise where a head was fitted on states of another language model than ``lm``.
-
-    Raises
-    ------
-    InvalidInputError
-        Saying what to do.
-    """
-    known = getattr(head, "model_", None)
-    if known is not None and known != lm.fingerprint():
-        raise InvalidInputError(
-            f"{who}: the head was fitted on states of another language model than {lm.describe()}; its rewards would mean "
-            "nothing here. Give its own model as reward_lm, or fit a head on this one's states"
-        )
+        return np.asarray(self._of(read, ids.numpy()))

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from embedrm.decoding.base import PrefixHead
+
 WORDS = [f"w{i}" for i in range(36)]
 BOS, EOS = 0, 1
 PROMPTS = ("w3 w4 w5", "w7", "w1 w9 w2 w30 w8")
@@ -82,12 +84,14 @@ def tiny_lm(kind: str = "gpt2", seed: int = 0, words: tuple[str, ...] = tuple(WO
     return TinyLM(model.eval(), tokenizer(words), f"{kind}-{seed}-{len(words)}")
 
 
-class RadHead:
+class RadHead(PrefixHead):
     """A non-linear reward of a state, about 0.5 on the average."""
 
     attributes_ = ("kind", "short")
+    bounded_ = True
 
     def __init__(self, lm: TinyLM, seed: int = 0) -> None:
+        self.lm, self.seed = lm, seed
         rng = np.random.default_rng(seed)
         self.first = rng.standard_normal((lm.dim, 6)) / 4
         self.second = rng.standard_normal((6, 2)) / 3
@@ -101,12 +105,14 @@ class RadHead:
         return 0.5 + np.tanh(h @ self.first) @ self.second - self.mean
 
 
-class ArmHead:
+class ArmHead(PrefixHead):
     """<h, w> + <W h, e(v)>."""
 
     attributes_ = ("kind", "short")
+    bounded_ = True
 
     def __init__(self, lm: TinyLM, seed: int = 0) -> None:
+        self.lm, self.seed = lm, seed
         rng = np.random.default_rng(seed)
         self.embeddings = lm.output_embeddings()
         self.w = rng.standard_normal((2, lm.dim)) / 20

@@ -239,7 +239,7 @@ class TestRewards:
         bonus = {}
         for clamp in (True, False):
             processor, _ = made(method, lm, top_k=30, clamp=clamp)
-            processor.head = Scaled(processor.head, 8.0)
+            scale(processor, 8.0)
             _, scores, logits = scores_of(lm, processor)
             bonus[clamp] = ((scores[0] - logits[0]) / BETA)[torch.isfinite(scores[0])]
         assert bonus[False].min() < -0.5
@@ -270,32 +270,43 @@ class TestRewards:
             assert torch.equal(a, b)
             torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6)
 
-    @pytest.mark.parametrize("name", ["objective", "loss"])
-    def test_a_bradley_terry_head_is_not_clamped_unless_asked(self, name):
+    def test_rewards_without_bounds_are_not_clamped_unless_asked(self):
         lm = tiny_lm()
         head = RadHead(lm)
-        setattr(head, name, "bradley-terry")
+        head.bounded_ = False
         assert RADProcessor(lm, head, 1.0).mix.clamp is False
         assert RADProcessor(lm, head, 1.0, clamp=True).mix.clamp is True
         assert RADProcessor(lm, RadHead(lm), 1.0).mix.clamp is True
 
 
-class Scaled:
-    """A head whose rewards leave [0, 1] widely."""
-
-    def __init__(self, head, factor):
-        self.head, self.factor = head, factor
-
-    def rewards(self, h):
-        return 0.5 + self.factor * (self.head.rewards(h) - 0.5)
-
-    def next_rewards(self, h, ids=None):
-        return 0.5 + self.factor * (self.head.next_rewards(h, ids) - 0.5)
+def scale(processor, factor):
+    """Give the processor's head rewards that leave [0, 1] widely."""
+    name = "rewards" if isinstance(processor, RADProcessor) else "next_rewards"
+    head = copy.copy(processor.head)
+    plain = getattr(head, name)
+    setattr(head, name, lambda *args: 0.5 + factor * (plain(*args) - 0.5))
+    processor.head = head
+    if name == "next_rewards":
+        processor._of = head.next_rewards
 
 
 class TestRefusals:
+    def test_increments_are_not_clamped(self):
+        lm = tiny_lm()
+        head = ArmHead(lm)
+        head.increments_ = True
+        head.next_scores = lambda h, ids: 3.0 + ArmHead.next_rewards(head, h, ids)
+        head.next_rewards = None
+        processor = ARMProcessor(lm, head, BETA, top_k=6)
+        assert processor.mix.clamp is False
+        usual, _ = made("arm", lm, top_k=6, clamp=False)
+        # the three are the same for all candidates
+        assert torch.equal(decode(lm, PROMPTS, processor, steps=6), decode(lm, PROMPTS, usual, steps=6))
+        with pytest.raises(InvalidInputError, match="leave clamp out"):
+            ARMProcessor(lm, head, 1.0, clamp=True)
+
     def test_a_head_of_another_language_model(self):
-        with pytest.raises(InvalidInputError, match="another language model than the tiny model gpt2-0-36"):
+        with pytest.raises(InvalidInputError, match="fitted on states of the language model gpt2-5"):
             RADProcessor(tiny_lm(), RadHead(tiny_lm(seed=5)), 1.0)
 
     def test_a_model_that_is_not_the_guided_one(self):
@@ -319,9 +330,9 @@ class TestRefusals:
             ({"top_p": 0.0}, r"top_p expects a number in \(0, 1\]"),
             ({"beta": float("nan")}, "finite beta"),
             ({"attribute": "kidn"}, "unknown attribute 'kidn'. Did you mean 'kind'?"),
-            ({"attribute": 2}, "a column from 0 to 1"),
+            ({"attribute": 2}, "unknown attribute 2"),
             ({"weights": {}}, "at least one attribute"),
-            ({"weights": {"kind": np.inf}}, "finite number"),
+            ({"weights": {"kind": np.inf}}, "expects a finite number"),
             ({"weights": {"cold": 1.0}}, "unknown attribute 'cold'"),
         ],
     )
@@ -333,7 +344,7 @@ class TestRefusals:
     def test_rewards_that_are_not_finite(self, method):
         lm = tiny_lm()
         processor, _ = made(method, lm, top_k=5)
-        processor.head = Scaled(processor.head, np.nan)
+        scale(processor, np.nan)
         with pytest.raises(InvalidInputError, match="15 candidates without a finite reward"):
             decode(lm, PROMPTS, processor, steps=2)
 

@@ -1,0 +1,86 @@
+"""Heads for steering by the attributes of the bundled corpus: sentiment and politeness."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedrm.datasets.bundled import load_bundled_table
+from embedrm.decoding.arm import ARMHead
+from embedrm.decoding.base import PrefixHead
+from embedrm.decoding.rad import RADHead
+from embedrm.errors import unknown_name
+from embedrm.language_models.corpus import ATTRIBUTES, half_of
+from embedrm.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from embedrm.language_models import LanguageModel
+
+METHODS = ("arm", "rad")
+WORDS: dict[str, tuple[str, float]] = {
+    "positive": ("sentiment", 1.0),
+    "negative": ("sentiment", -1.0),
+    "polite": ("politeness", 1.0),
+    "rude": ("politeness", -1.0),
+}
+"""Words for the ends of the bundled attributes: the attribute, and which way."""
+# Another number where the training changes: heads that were kept are then not taken for new ones.
+RECIPE = 1
+
+
+def training_texts(half: str = "A") -> pd.DataFrame:
+    """Return the training texts of one half of the bundled attribute corpus.
+
+    Parameters
+    ----------
+    half : {"A", "B"}
+        ``A`` is for what guides; ``B`` is left for what judges.
+    """
+    table = load_bundled_table(ATTRIBUTES)
+    return table[(table["split"] == "train").to_numpy() & (half_of(table["group"]) == half)].reset_index(drop=True)
+
+
+def train_attribute_head(lm: LanguageModel, method: str = "arm", *, progress: Progress = silent) -> PrefixHead:
+    """Fit a head on the bundled attribute corpus.
+
+    Parameters
+    ----------
+    lm : LanguageModel
+        Whose states are read.
+    method : {"arm", "rad"}
+        ``"rad"``: a perceptron on the prefix's state, cumulative squared error. ``"arm"``: distilled from that one.
+    progress : Progress
+
+    Returns
+    -------
+    RADHead or ARMHead
+        With the attributes ``politeness`` and ``sentiment``; texts of one teach nothing of the other.
+
+    Raises
+    ------
+    InvalidInputError
+        For an unknown method.
+    """
+    if method not in METHODS:
+        raise unknown_name("method of guidance", method, METHODS)
+    table = training_texts()
+    states = lm.token_states(table["text"].tolist(), progress=progress)
+    groups = np.unique(table["group"], return_inverse=True)[1]
+    labels: dict[str, Any] = {
+        name: np.where(table["attribute"] == name, table["score"], np.nan)
+        for name in sorted(table["attribute"].unique())
+    }
+    step = progress(f"fitting the {method} head")
+    step(0, 1 + (method == "arm"))
+    teacher = RADHead(hidden=(64,)).fit(states, labels, groups=groups)
+    step(1, 1 + (method == "arm"))
+    if method == "rad":
+        return teacher
+    student = ARMHead(loss="distillation").fit(
+        states, embeddings=lm.output_embeddings(), teacher=teacher, groups=groups
+    )
+    step(2, 2)
+    return student
