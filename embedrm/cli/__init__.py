@@ -11,7 +11,25 @@ from typing import Annotated
 
 import typer
 
-from embedrm.cli import best_of_n, cache, compare, curve, data, encode, evaluate, fit, merge, reproduce, run, score, sweep, tune
+from embedrm.cli import (
+    best_of_n,
+    cache,
+    cite,
+    compare,
+    curve,
+    data,
+    encode,
+    evaluate,
+    fit,
+    generate,
+    merge,
+    reproduce,
+    run,
+    runs,
+    score,
+    sweep,
+    tune,
+)
 from embedrm.cli._guard import Guarded, bare_help, write
 
 app = typer.Typer(
@@ -53,12 +71,15 @@ app.command("fit", cls=fit.FitCommand)(fit.fit)
 app.command("merge")(merge.merge)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
+app.command("generate")(generate.generate)
 app.command("compare")(compare.compare)
 app.command("best-of-n")(best_of_n.best_of_n)
 app.command("curve")(curve.curve)
 app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
 app.command("reproduce", cls=reproduce.ReproduceCommand)(reproduce.reproduce)
+app.add_typer(runs.app, name="runs")
+app.command("cite")(cite.cite)
 app.add_typer(cache.app, name="cache")
 
 
