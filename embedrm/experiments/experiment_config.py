@@ -264,10 +264,12 @@ class Config:
         for name in KEYS:
             if name in SECTIONS:
                 values = getattr(self, name).written()
-                if values or name in ("data", "encoder"):
-                    # what is fitted on what is said always, default or not
+                if name in ("data", "encoder"):
+                    # said always, default or not
                     main = SECTIONS[name].main
-                    out[name] = {main: getattr(getattr(self, name), main), **values}
+                    values = {main: getattr(getattr(self, name), main), **values}
+                if values:
+                    out[name] = values
             elif name in self.parts:
                 out[name] = self.parts[name]
         if self.seeds != (0,):

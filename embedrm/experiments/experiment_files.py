@@ -7,7 +7,9 @@ and a merge key are errors, since each of them is a way for a setting to be lost
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +160,7 @@ class _Plain:
 
 
 def _read_toml(text: str, path: Path) -> tuple[dict[str, Any], dict[Place, int]]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib
+    tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         value = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -66,7 +66,7 @@ def name_of(hint: Any) -> str:
 
 
 @lru_cache(maxsize=256)
-def hints_of(cls: type) -> dict[str, Any]:
+def hints_of(cls: Any) -> dict[str, Any]:
     """Return the annotations of a constructor's parameters, in their order."""
     hints = get_type_hints(cls.__init__)  # type: ignore[misc]
     return {name: hints.get(name, Any) for name in inspect.signature(cls).parameters}

@@ -41,7 +41,7 @@ class RememberingFeaturizer(Featurizer):
         # the responses are held by the entry, so that their id stays theirs
         if found is not None and found[0] is preferences.responses:
             _MEMORY.fits.move_to_end(key)
-            vars(self).update(found[1])
+            self.__dict__.update(found[1])
             _MEMORY.seconds += found[2]
             _MEMORY.core_seconds += found[3]
             return self
