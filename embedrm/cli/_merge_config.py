@@ -97,6 +97,11 @@ class _Reader:
                 f"tokenizer_source: {data['tokenizer_source']} is not done here; the tokens of all models are joined (union)"
             )
         base = self._text(data, "base_model", ())
+        if base is None and kind.on == "deltas":
+            self.place = ("merge_method",)
+            raise InvalidInputError(
+                f"merge_method {kind.registered_name} merges deltas; add base_model, the model that all came from"
+            )
         models = self._models(data)
         each = ("weight", *kind.each)
         whole = self._parameters(

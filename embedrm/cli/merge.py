@@ -282,7 +282,7 @@ def _text(request: Request, facts: dict[str, Any], place: Path) -> str:
         f"{path} ({'equal' if weights is None else format(w, 'g')})"
         for path, w in zip(request.paths, weights or request.paths)
     ]
-    options = ", ".join(f"{name}={value}" for name, value in facts["options"].items())
+    options = ", ".join(f"{name.rstrip('_')}={value}" for name, value in facts["options"].items())
     lines = [f"merged    {' + '.join(told)}", f"method    {facts['method']}" + (f" ({options})" if options else "")]
     if facts.get("tokens"):
         t = facts["tokens"]

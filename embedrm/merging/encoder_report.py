@@ -110,11 +110,12 @@ class _Comparison:
         if keys:
             said = [", ".join(f"{k} {s.get(k)}" for k in keys[:_SHOWN]) for s in settings]
             self.tell("configuration", b, said[0], said[1], True, "the same numbers would mean other functions")
-        self.tensors(b)
+        # of what follows from another configuration, one example is enough
+        self.tensors(b, 1 if keys else _SHOWN)
         self.tokens(b)
         self.modules(b)
 
-    def tensors(self, b: MergeInput) -> None:
+    def tensors(self, b: MergeInput, shown: int) -> None:
         """Names, shapes and types."""
         a = self.first
         ours, theirs = a.tensors.entries, b.tensors.entries
@@ -125,17 +126,17 @@ class _Comparison:
             lost = [name for name in only if name not in unread]
             kept = "it is kept" if holder is a else "it is left out"
             if unread:
-                self.tell("tensors no vector depends on", b, *_sides(unread, holder is a), False, kept)
+                self.tell("tensors no vector depends on", b, *_sides(unread, holder is a, shown), False, kept)
             if lost:
                 do = "no tensor is skipped; merge encoders of one architecture"
-                self.tell("names of the tensors", b, *_sides(lost, holder is a), True, do)
+                self.tell("names of the tensors", b, *_sides(lost, holder is a, shown), True, do)
         both = [name for name in ours if name in theirs]
         # another number of tokens is another vocabulary, which has its own rules
         wrong = [
             n for n in both if ours[n][1] != theirs[n][1] and not (n == table and ours[n][1][1:] == theirs[n][1][1:])
         ]
         if wrong:
-            said = [", ".join(f"{n} {list(e[n][1])}" for n in wrong[:_SHOWN]) for e in (ours, theirs)]
+            said = [", ".join(f"{n} {list(e[n][1])}" for n in wrong[:shown]) for e in (ours, theirs)]
             self.tell(
                 "shapes", b, said[0], said[1], True, f"{len(wrong)} tensors cannot be added; merge encoders of one size"
             )
@@ -281,11 +282,11 @@ class _Comparison:
                     total = np.add.reduce(array, axis=None, dtype=np.float64)
                 n_bad = 0 if np.isfinite(total) else int((~np.isfinite(array)).sum())
                 if n_bad:
-                    bad[name] = f"{n_bad} of {array.size} numbers of {name}"
+                    bad[name] = f"{n_bad:,} of {array.size:,} numbers of {name}"
         if bad:
             do = "that model is damaged, or its training diverged"
             said = ", ".join([*bad.values()][:_SHOWN])
-            self.found.append(Difference("NaN or infinite weights", "all", one.name, "finite wanted", said, True, do))
+            self.found.append(Difference("NaN or infinite weights", "wanted", one.name, "none", said, True, do))
 
 
 def _origin(one: MergeInput, base: MergeInput, a: str, b: str, fatal: bool, remedy: str) -> Difference:
@@ -306,13 +307,13 @@ def shared_rows(a: Vocabulary, b: Vocabulary) -> tuple[np.ndarray[Any, Any], np.
     return found[:, 0], found[:, 1]
 
 
-def _sides(names: list[str], first: bool) -> tuple[str, str]:
-    return (_some(names), "none") if first else ("none", _some(names))
+def _sides(names: list[str], first: bool, shown: int) -> tuple[str, str]:
+    return (_some(names, shown), "none") if first else ("none", _some(names, shown))
 
 
-def _some(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(repr, names[:_SHOWN])) + rest
+def _some(names: Sequence[str], shown: int = _SHOWN) -> str:
+    rest = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(map(repr, names[:shown])) + rest
 
 
 def _short(value: Any) -> str:

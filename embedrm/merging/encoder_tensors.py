@@ -61,7 +61,7 @@ class EncoderMerge:
         if rotation == "procrustes":
             self._rotate(everyone)
         self.moments = [] if moments is None else open_moments(moments, inputs, common, rotation, WHO)
-        if self.moments and "floor" in options:
+        if self.moments and isinstance(options.get("floor"), (int, float)):
             # moments of encoders are as small as 1e-8, and grow with the head: what is little is a share of their mean
             self.options = {**options, "floor": options["floor"] * mean_moment([self.moments[i] for i in self.asked])}
         self.known = self._known()

@@ -41,7 +41,8 @@ def fisher(
     if (w < 0).any():
         raise InvalidInputError("fisher needs weights that are not negative; use linear")
     check_sum(w, "fisher")
-    if not (np.isfinite(floor) and floor > 0):
+    is_number = isinstance(floor, (int, float, np.integer, np.floating)) and not isinstance(floor, bool)
+    if not (is_number and np.isfinite(floor) and floor > 0):
         raise InvalidInputError(f"fisher needs floor > 0, got {floor!r}")
     known = check_arrays(moments, "fisher (moments)")
     if len(known) != len(arrays) or known[0].shape != arrays[0].shape:
