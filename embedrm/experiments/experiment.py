@@ -60,7 +60,8 @@ class Experiment:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that give this experiment again, without what is default."""
-        return json.loads(json.dumps(self.config.written()))  # type: ignore[no-any-return]
+        plain: dict[str, Any] = json.loads(json.dumps(self.config.written()))
+        return plain
 
     def to_yaml(self) -> str:
         """Return the experiment as YAML."""
@@ -88,7 +89,7 @@ class Experiment:
         facts = bench.data_facts(config)
         chosen = bench.judged_splits(config)
         made = None if facts["splits"] else {"shares": config.data.shares, "random_state": config.data.random_state}
-        training = {"split": config.training.split, "domains": _domains(config.training.domains)}
+        training: dict[str, Any] = {"split": config.training.split, "domains": _domains(config.training.domains)}
         if config.training.size is not None:
             training |= {"by": config.training.by, "size": config.training.size, "draw": seed}
         return {

@@ -242,20 +242,21 @@ class Config:
         for key in data:
             if key not in KEYS:
                 raise Misfit(_unknown(key), (str(key),))
-        sections = {
-            name: kind.read({} if data.get(name) is None else data[name], name) for name, kind in SECTIONS.items()
-        }
+        given = {name: {} if data.get(name) is None else data[name] for name in SECTIONS}
         parts = {name: _part(data[name], name) for name in MODEL_PARTS if data.get(name) is not None}
         title = check_value(data.get("title", ""), str, "title", "an experiment", ("title",))
         sweep = data.get("sweep") or {}
         if not isinstance(sweep, Mapping):
             raise Misfit(f"'sweep' must be a mapping, got {sweep!r:.80}.", ("sweep",))
         return cls(
-            title=title,
-            **sections,
-            parts=parts,
-            seeds=read_seeds(data.get("seeds", 1)),
-            sweep=dict(sweep),  # type: ignore[arg-type]
+            title,
+            DataSection.read(given["data"], "data"),
+            EncoderSection.read(given["encoder"], "encoder"),
+            TrainingSection.read(given["training"], "training"),
+            EvaluationSection.read(given["evaluation"], "evaluation"),
+            parts,
+            read_seeds(data.get("seeds", 1)),
+            dict(sweep),
         )
 
     def written(self) -> dict[str, Any]:

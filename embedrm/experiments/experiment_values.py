@@ -68,7 +68,7 @@ def name_of(hint: Any) -> str:
 @lru_cache(maxsize=256)
 def hints_of(cls: Any) -> dict[str, Any]:
     """Return the annotations of a constructor's parameters, in their order."""
-    hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+    hints = get_type_hints(cls.__init__)
     return {name: hints.get(name, Any) for name in inspect.signature(cls).parameters}
 
 
