@@ -96,7 +96,7 @@ def _expert(name: str, parts: Mapping[str, Mapping[str, Any]], given: Mapping[st
     if only is not None and (_name(preset, "head", keep=True) != only or "ensemble" in parts):
         raise Misfit(f"model {name!r} is made of one head {only!r}.", ("head",))
     inside = _ensemble(_head({**parts, "head": preset}), parts)
-    if "head" not in parts and "random_state" in given and "random_state" in hints_of(inside.__class__):
+    if "head" not in parts and "random_state" in given and hasattr(inside, "random_state"):
         inside.set_params(random_state=given["random_state"])
     return inside
 

@@ -1,0 +1,213 @@
+"""embedrm run, sweep, runs and cite: what a user types, what is kept, and how mistakes read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from embedrm import LinearHead, Report, encode, read_preferences
+
+STUDY = """\
+title: Tea and sea
+data: pairs.jsonl
+encoder: hashing
+head: {name: linear, l2: 0.1}
+evaluation: test
+"""
+
+
+@pytest.fixture
+def study(pairs_file: str) -> str:
+    Path("study.yaml").write_text(STUDY)
+    return "study.yaml"
+
+
+class TestRun:
+    def test_one_file_is_one_result(self, cli, study: str) -> None:
+        outcome = cli(f"run {study} -o runs/one --json --set head.l2=0.3")
+        assert outcome.code == 0, outcome.err
+        report = Report.from_dict(outcome.json())
+        prefs = encode(read_preferences("pairs.jsonl"), "hashing")
+        score = LinearHead(l2=0.3).fit(prefs.in_split("train")).score(prefs.in_split("test"))
+        assert report.tables["accuracy-test"].rows[0]["micro"]["value"] == pytest.approx(score)
+        assert {"experiment.yaml", "trials.jsonl", "report.html"} <= {path.name for path in Path("runs/one").iterdir()}
+        # what was kept is the experiment that was run, and runs again to the same result
+        again = cli("run runs/one/experiment.yaml --json")
+        assert Report.from_dict(again.json()).tables["accuracy-test"] == report.tables["accuracy-test"]
+
+    def test_show_prints_and_runs_nothing(self, cli, study: str) -> None:
+        outcome = cli(f"run {study} --show --set head=mlp --set head.hidden=[8]")
+        assert outcome.code == 0, outcome.err
+        assert outcome.out == (
+            "title: Tea and sea\ndata:\n  files: pairs.jsonl\nencoder:\n  name: hashing\n"
+            "head:\n  name: mlp\n  hidden: [8]\nevaluation:\n  splits: test\n"
+        )
+        assert not Path("runs").exists()
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("--set haed.l2=1", "Did you mean 'head'"),
+            ("--set head.l2", "--set expects PATH=VALUE"),
+            ("--set head.l2=[1", "cannot read"),
+            ("--set head.l2=1 --set head.l2=2", "twice"),
+            ("--set data=absent.jsonl", "absent.jsonl"),
+            ("--set evaluation=tests", "Did you mean 'test'"),
+        ],
+    )
+    def test_mistakes_are_one_line(self, cli, study: str, words: str, said: str) -> None:
+        outcome = cli(f"run {study} {words}")
+        assert outcome.code == 2
+        assert said in outcome.err.splitlines()[-1]
+
+    def test_a_mistake_in_the_file_is_told_with_its_line(self, cli, study: str) -> None:
+        Path(study).write_text(STUDY.replace("l2:", "l2_gird:"))
+        outcome = cli(f"run {study}")
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+        assert "study.yaml:4: " in outcome.err
+
+
+class TestSweep:
+    def test_a_grid_from_the_command_line(self, cli, study: str) -> None:
+        outcome = cli(f"sweep {study} -o s --grid head.l2=0.01,1 --grid 'featurizer.terms=r;r,p*r' --json")
+        assert outcome.code == 0, outcome.err
+        report = Report.from_dict(outcome.json())
+        assert len(report.tables["variants"].rows) == 4
+        table = pd.read_csv("s/trials.csv")
+        assert table["status"].tolist() == ["ok"] * 4
+        assert table["head.l2"].tolist() == [0.01, 0.01, 1, 1]
+        assert table["featurizer.terms"].tolist() == ["r", "r,p*r"] * 2
+        assert Report.load("s") == report
+        kept = Path("s/trials.jsonl").read_bytes()
+        again = cli(f"sweep {study} -o s --grid head.l2=0.01,1 --grid 'featurizer.terms=r;r,p*r'")
+        assert "0 computed now, 4 finished before" in " ".join(again.out.split())
+        assert Path("s/trials.jsonl").read_bytes() == kept
+
+    def test_axes_of_the_file_and_of_the_command_line(self, cli, study: str) -> None:
+        Path(study).write_text(
+            STUDY + "sweep:\n  grid: {head.l2: [0.1, 1]}\n  list: [{head: linear}, {head: prototype}]\n"
+        )
+        outcome = cli(f"sweep {study} -o s --dry-run --json")
+        assert outcome.code == 2  # a prototype head has no l2
+        assert "the variant head=prototype, head.l2=0.1" in outcome.err
+        Path(study).write_text(STUDY + "sweep:\n  grid: {head.l2: [0.1, 1]}\n")
+        outcome = cli(f"sweep {study} -o s --dry-run --json --grid featurizer.scale=rms,none --seeds 3")
+        assert outcome.json() == {"planned": 12, "different": 4, "finished": 0, "failed": 0, "to_compute": 4}
+        assert not Path("s").exists()
+
+    def test_random_samples_are_seeded(self, cli, study: str) -> None:
+        words = f"sweep {study} -o s --random 'head.l2=loguniform(1e-3, 10)' --samples 3 --random-state 5 --json"
+        assert cli(words).code == 0
+        table = pd.read_csv("s/trials.csv")
+        assert table["head.l2"].between(1e-3, 10).all()
+        assert table["head.l2"].nunique() == 3
+        again = cli(
+            f"sweep {study} -o s --random 'head.l2=loguniform(1e-3, 10)' --samples 3 --random-state 5 --dry-run --json"
+        )
+        assert again.json()["finished"] == 3
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            ("", "nothing varies"),
+            ("--grid head.l3=1,2", "unknown parameter"),
+            ("--grid head.l2", "--grid expects"),
+            ("--grid seeds=1,2", "cannot be varied"),
+            ("--grid head.l2=1,2 --metric macr", "Did you mean 'macro'"),
+            ("--grid head.l2=1,2 --jobs 0", "--jobs 0"),
+            ("--grid head.l2=1,2 --jobs 2 --backend lokey", "Did you mean 'loky'"),
+            ("--random head.l2=lognormal(1,2) --samples 2", "Did you mean"),
+        ],
+    )
+    def test_mistakes_are_one_line(self, cli, study: str, words: str, said: str) -> None:
+        outcome = cli(f"sweep {study} -o s {words}")
+        assert outcome.code == 2
+        assert said in outcome.err.splitlines()[-1], outcome.err
+
+    def test_a_backend_that_is_not_installed_says_how_to_get_it(self, cli, study: str, monkeypatch) -> None:
+        import sys
+
+        monkeypatch.setitem(sys.modules, "distributed", None)
+        outcome = cli(f"sweep {study} -o s --grid head.l2=1,2 --jobs 2 --backend dask")
+        assert outcome.code == 2
+        assert "pip install 'embedrm[dask]'" in outcome.err
+
+
+class TestRuns:
+    @pytest.fixture
+    def done(self, cli, study: str) -> None:
+        assert cli(f"run {study} -o runs/one").code == 0
+        assert cli(f"sweep {study} -o runs/many --grid head.l2=0.01,1 --set training.size=8 --seeds 2").code == 0
+
+    @pytest.mark.usefixtures("done")
+    def test_list_and_show(self, cli) -> None:
+        facts = cli("runs list --json").json()
+        assert [(f["folder"], f["kind"], f["finished"], f["failed"]) for f in facts] == [
+            ("runs/many", "sweep", 4, 0),
+            ("runs/one", "run", 1, 0),
+        ]
+        assert facts[1]["title"] == "Tea and sea"
+        shown = cli("runs show runs/many")
+        assert shown.out.count("l2=") == 4
+        record = cli("runs show runs/one --json").json()["trials"][0]
+        assert cli(f"runs show runs/one:{record['fingerprint'][:6]} --json").json() == record
+        assert cli("runs show runs/one:zz").code == 2
+        assert cli("runs show nowhere").code == 2
+
+    @pytest.mark.usefixtures("done")
+    def test_diff_says_which_settings_and_how_far(self, cli) -> None:
+        trials = cli("runs show runs/many --json").json()["trials"]
+        by_l2 = {t["settings"]["head.l2"]: t for t in trials if t["seed"] == 0}
+        names = [f"runs/many:{by_l2[l2]['fingerprint']}" for l2 in (0.01, 1)]
+        facts = cli(f"runs diff {names[0]} {names[1]} --json").json()
+        assert facts["settings"] == {"head.l2": [0.01, 1.0]}
+        expected = by_l2[1]["metrics"]["test"]["micro"] - by_l2[0.01]["metrics"]["test"]["micro"]
+        assert facts["metrics"]["test micro"]["difference"] == pytest.approx(expected)
+        outcome = cli(f"runs diff runs/one {names[0]}")
+        assert "training.size" in outcome.out
+        several = cli("runs diff runs/one runs/many")
+        assert several.code == 2
+        assert "2 variants" in several.err
+
+    @pytest.mark.usefixtures("done")
+    def test_rm_deletes_what_is_its_own_and_asks(self, cli) -> None:
+        Path("runs/many/notes.txt").write_text("mine")
+        assert cli("runs rm runs/many").code == 2
+        assert Path("runs/many/trials.jsonl").exists()
+        outcome = cli("runs rm runs/many --yes --json")
+        assert outcome.json()["kept"] == ["notes.txt"]
+        assert [path.name for path in Path("runs/many").iterdir()] == ["notes.txt"]
+        assert cli("runs rm runs/many --yes").code == 2
+        assert cli("runs rm runs/one --yes").code == 0
+        assert not Path("runs/one").exists()
+
+    @pytest.mark.usefixtures("done")
+    def test_rm_leaves_a_folder_in_which_a_sweep_is_at_work(self, cli) -> None:
+        from embedrm.experiments.sweep_claims import Claims
+
+        with Claims("runs/many"):
+            outcome = cli("runs rm runs/many --yes")
+            assert outcome.code == 2
+            assert "at work" in outcome.err
+        assert cli("runs rm runs/many --yes").code == 0
+
+    @pytest.mark.usefixtures("done")
+    def test_torn_lines_are_told(self, cli) -> None:
+        with open("runs/one/trials.jsonl", "ab") as file:
+            file.write(b'{"fingerp\n')
+        outcome = cli("runs show runs/one")
+        assert "1 line of trials.jsonl" in outcome.err
+
+    @pytest.mark.usefixtures("done")
+    def test_cite_names_what_a_run_used(self, cli) -> None:
+        found = {(one["kind"], one["what"]): one["cite"] for one in cli("cite runs/one --json").json()}
+        assert "Bradley and Terry (1952)" in found["model", "linear"]
+        assert ("data", "pairs.jsonl") in found
+        assert ("encoder", "hashing") in found
+        assert "@software{embedrm" in cli("cite").out
+        kinds = [one["kind"] for one in json.loads(cli("cite --json").out)]
+        assert kinds[0] == "toolkit"
+        assert set(kinds) == {"toolkit", "paper"}
