@@ -34,7 +34,7 @@ class SmallLM:
         Of the transformer. Its feed-forward layers are about 8/3 as wide, with a gate, and input and output embeddings
         are one table.
     vocabulary : int
-        Tokens of the byte-level BPE, learnt from the same text.
+        Tokens of the byte-level BPE, learnt from the same text, attributes as often as the model reads them.
     positions : int
         The most tokens of a text, BOS included.
     epochs : int
@@ -44,6 +44,8 @@ class SmallLM:
         swamped.
     batch_tokens : int
         Padded tokens of one step.
+    dropout : float
+        Of the embeddings and of what every block adds, while training.
     learning_rate, weight_decay, warmup : float
         Of AdamW; the rate rises over the share ``warmup`` of all steps and then falls to nothing along a cosine.
     random_state : int
@@ -51,13 +53,14 @@ class SmallLM:
     """
 
     layers: int = 4
-    width: int = 256
-    heads: int = 4
-    vocabulary: int = 4000
+    width: int = 192
+    heads: int = 3
+    vocabulary: int = 5000
     positions: int = 256
-    epochs: int = 3
-    attribute_repeats: int = 4
-    batch_tokens: int = 1536
+    epochs: int = 4
+    attribute_repeats: int = 5
+    batch_tokens: int = 1024
+    dropout: float = 0.15
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     warmup: float = 0.08
@@ -81,9 +84,9 @@ class SmallLM:
             raise InvalidInputError(
                 f"SmallLM: vocabulary must be at least 258 (256 bytes, BOS and EOS); got {self.vocabulary!r}"
             )
-        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.warmup < 1):
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.warmup < 1 and 0 <= self.dropout < 1):
             raise InvalidInputError(
-                "SmallLM: learning_rate must be positive, weight_decay not negative, warmup in [0, 1)"
+                "SmallLM: learning_rate must be positive, weight_decay not negative, warmup and dropout in [0, 1)"
             )
         if isinstance(self.random_state, bool) or not isinstance(self.random_state, int) or self.random_state < 0:
             raise InvalidInputError(f"SmallLM: random_state must be a whole number from 0; got {self.random_state!r}")
@@ -109,7 +112,8 @@ def train_tokenizer(documents: Sequence[Document], config: SmallLM) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator((one.prompt + one.text for one in documents), trainer)
+    read = (one.prompt + one.text for one in documents for _ in range(_repeats(one, config)))
+    tokenizer.train_from_iterator(read, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
@@ -190,10 +194,11 @@ def train(documents: Sequence[Document], config: SmallLM, *, progress: Step | No
         raise InvalidInputError("a language model needs documents to learn from, and there are none")
     tokenizer = train_tokenizer(documents, config)
     rows = document_ids(documents, tokenizer, config.positions)
-    repeats = [config.attribute_repeats if one.source == ATTRIBUTES else 1 for one in documents]
+    repeats = [_repeats(one, config) for one in documents]
     model = new_model(config, len(tokenizer))
     use_trainable_onednn(model)
     model.train()
+    dropping = _add_dropout(model, config)
     plan = plan_epochs([len(row) for row in rows], repeats, config)
     total = sum(len(rows[i]) for batch in plan for i in batch)
     flat = [weight for weight in model.parameters() if weight.ndim < 2]
@@ -226,6 +231,8 @@ def train(documents: Sequence[Document], config: SmallLM, *, progress: Step | No
             give_back()
         if progress is not None:
             progress(done, total)
+    for handle in dropping:
+        handle.remove()
     for module in model.modules():
         # the trainable product's stand-in: a plain linear layer again
         vars(module).pop("forward", None)
@@ -270,6 +277,25 @@ def plan_epochs(lengths: Sequence[int], repeats: Sequence[int], config: SmallLM)
             planned = [rows[batch].tolist() for batch in plan_batches(sizes[rows].tolist(), config.batch_tokens)]
             batches += [planned[i] for i in draw.permutation(len(planned))]
     return batches
+
+
+def _repeats(document: Document, config: SmallLM) -> int:
+    return config.attribute_repeats if document.source == ATTRIBUTES else 1
+
+
+def _add_dropout(model: Any, config: SmallLM) -> list[Any]:
+    """Let the embeddings and the ends of residual branches drop values, from a generator of their own."""
+    import torch
+
+    if not config.dropout:
+        return []
+    draw, keep = torch.Generator().manual_seed(config.random_state), 1.0 - config.dropout
+
+    def drop(module: Any, given: Any, output: Any) -> Any:
+        return output * torch.empty_like(output).bernoulli_(keep, generator=draw) / keep
+
+    dropped = ("embed_tokens", "o_proj", "down_proj")
+    return [m.register_forward_hook(drop) for name, m in model.named_modules() if name.endswith(dropped)]
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:

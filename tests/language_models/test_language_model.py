@@ -126,7 +126,7 @@ class TestTraining:
     def test_it_learns(self):
         import torch
 
-        config = dataclasses.replace(TINY, epochs=30)
+        config = dataclasses.replace(TINY, epochs=30, dropout=0.0)
         model, tokenizer = train(DOCUMENTS, config)
         row = torch.tensor([document_ids([Document("", "The film was good.", "x", "g")], tokenizer, 160)[0]])
         with torch.inference_mode():
@@ -139,7 +139,7 @@ class TestTraining:
         """One step, recomputed by transformers' own loss on each row alone."""
         import torch
 
-        config = dataclasses.replace(TINY, epochs=1, batch_tokens=10**6, attribute_repeats=1)
+        config = dataclasses.replace(TINY, epochs=1, batch_tokens=10**6, attribute_repeats=1, dropout=0.0)
         seen = []
         cross_entropy = torch.nn.functional.cross_entropy
         monkeypatch.setattr(
@@ -161,6 +161,17 @@ class TestTraining:
             n += len(row) - 1
         assert seen == [pytest.approx(total / n, rel=1e-4)]
 
+    def test_dropout_is_of_training_alone(self):
+        import torch
+
+        plain, dropped = (train(DOCUMENTS, dataclasses.replace(TINY, dropout=share))[0] for share in (0.0, 0.3))
+        assert not torch.equal(plain.lm_head.weight, dropped.lm_head.weight)
+        ids = torch.tensor([[0, 5, 6]])
+        with torch.inference_mode():
+            assert torch.equal(dropped(ids).logits, dropped(ids).logits)
+            dropped.train()
+            assert torch.equal(dropped(ids).logits, dropped(ids).logits)
+
     def test_every_text_is_read_as_often_as_asked(self):
         config = dataclasses.replace(TINY, epochs=3, batch_tokens=64)
         plan = plan_epochs([10, 20, 30, 5], [1, 4, 1, 2], config)
@@ -179,6 +190,7 @@ class TestTraining:
             ({"width": 30}, "multiple of twice"),
             ({"vocabulary": 100}, "at least 258"),
             ({"learning_rate": 0.0}, "learning_rate"),
+            ({"dropout": 1.0}, "dropout"),
             ({"random_state": -1}, "random_state"),
             ({"epochs": True}, "epochs"),
         ):
