@@ -91,8 +91,8 @@ def _products(pieces: Pieces, used: Sequence[int]) -> Weights:
     out = np.zeros((len(used), len(used)))
     for part in pieces.parts if len(used) > 1 else ():
         found = [pieces.read(i, part) for i in used]
-        # by pairs: a product of a piece with itself has the same bits as that with a copy of it
-        out += [[np.dot(a, b) for b in found] for a in found]
+        # not np.dot, whose threads wait for each other longer than a piece takes
+        out += [[np.einsum("i,i->", a, b) for b in found] for a in found]
     return out
 
 
