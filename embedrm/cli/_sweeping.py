@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from embedrm.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from embedrm.experiments.experiment import Experiment
     from embedrm.experiments.sweep import Sweep
@@ -20,7 +22,6 @@ def load_experiment(file: str, settings: Sequence[str] | None) -> Experiment:
     InvalidInputError
         For what is wrong in a word, with the nearest name.
     """
-    from embedrm.errors import InvalidInputError
     from embedrm.experiments.experiment import Experiment, read_settings
 
     given = read_settings(settings)
@@ -45,13 +46,15 @@ def build_sweep(
     seeds: int | None,
 ) -> Sweep:
     """Return the sweep of a file and the options: axes of the options are added to those of the file, or replace them."""
-    from embedrm.errors import InvalidInputError
     from embedrm.experiments.experiment import read_words
     from embedrm.experiments.sweep import Sweep
     from embedrm.experiments.sweep_space import read_axes
 
     if settings is None and not any((grid, around, random, samples)):
-        return Sweep.from_file(file) if seeds is None else Sweep(load_experiment(file, None), seeds=seeds)
+        made = Sweep.from_file(file) if seeds is None else Sweep(load_experiment(file, None), seeds=seeds)
+        if not made.space.paths and len(made.seeds) == 1:
+            raise _nothing_varies(file)
+        return made
     experiment = load_experiment(file, settings)
     space = dict(experiment.config.sweep)
     for name, words in (("grid", grid), ("around", around)):
@@ -62,8 +65,12 @@ def build_sweep(
         space["random_state"] = random_state
     if samples is not None:
         space["samples"] = samples
-    if not space:
-        raise InvalidInputError(
-            f"nothing varies: {file} has no section 'sweep'; give --grid, --around or --random, or use 'embedrm run'"
-        )
+    if not space and seeds in (None, 1):
+        raise _nothing_varies(file)
     return Sweep(experiment, space, seeds)
+
+
+def _nothing_varies(file: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"nothing varies: {file} has no section 'sweep'; give --grid, --around, --random or --seeds, or use 'embedrm run'"
+    )
