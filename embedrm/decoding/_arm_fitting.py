@@ -92,7 +92,7 @@ class Problem:
         # the state before a token is one row above it
         self.before = positions.rows - 1
         self.tokens = np.column_stack([ids[positions.rows], negatives[positions.rows]])
-        self.units = root_mean_square(states, self.before), root_mean_square(embeddings)
+        self.units = root_mean_square(states, who, self.before), root_mean_square(embeddings, who)
         self.shape = (embeddings.shape[1], states.shape[1])
         self.loss: OutputLoss = positions.loss(settings.entropy)
         n_random = negatives.shape[1]

@@ -8,13 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.decoding.base import block_rows, read_rows, slices
+from embedrm.errors import InvalidInputError
 
 
-def root_mean_square(vectors: NDArray[Any], rows: NDArray[np.intp] | None = None) -> float:
-    """Root of the mean squared norm of some rows (all where None), summed in float64; 1 where all are zero."""
+def root_mean_square(vectors: NDArray[Any], who: str, rows: NDArray[np.intp] | None = None) -> float:
+    """Root of the mean squared norm of some rows (all where None), summed in float64; 1 where all are zero.
+
+    Raises
+    ------
+    InvalidInputError
+        Where it is not finite: the one place at which a fit looks for NaN in the rows that it reads.
+    """
     n = len(vectors) if rows is None else len(rows)
     total = 0.0
     for part in slices(n, block_rows(vectors.shape[1])):
         block = read_rows(vectors, part if rows is None else rows[part])
         total += float(np.einsum("ij,ij->", block, block))
+    if not np.isfinite(total):
+        raise InvalidInputError(
+            f"{who} met states that are not finite; look for NaN or infinity in the language model's states"
+        )
     return float(np.sqrt(total / n)) if total > 0 else 1.0

@@ -176,8 +176,8 @@ class RADHead(PrefixHead):
         else:
             self.l2_ = float(self.l2)
         solved = [next(iter(self._linear(states, lesson, a, [self.l2_]))) for a in range(self.n_attributes)]
-        self.weights_ = [np.stack([coef for coef, _, _ in solved], axis=1)]
-        self.biases_ = [np.array([bias for _, bias, _ in solved])]
+        self.weights_: list[NDArray[Any]] = [np.stack([coef for coef, _, _ in solved], axis=1)]
+        self.biases_: list[NDArray[Any]] = [np.array([bias for _, bias, _ in solved])]
         self.converged_ = all(solution.converged for _, _, solution in solved)
         self.n_passes_ = max(solution.n_passes for _, _, solution in solved)
 
@@ -186,7 +186,7 @@ class RADHead(PrefixHead):
     ) -> Iterator[tuple[Array, float, Solution]]:
         """Coefficients and intercept of one attribute at each penalty, each begun at the one before."""
         positions = lesson.positions(states, self.positions).of(attribute)
-        unit = root_mean_square(states.states, positions.rows)
+        unit = root_mean_square(states.states, type(self).__name__, positions.rows)
         loss = positions.loss(self._entropy)
         operator = LinearOperator(states.states, positions.rows, unit, penalties[0]).prepare(loss.curvature_bound())
         theta = np.zeros(operator.size)
@@ -252,7 +252,8 @@ class RADHead(PrefixHead):
         who = type(self).__name__
         lessons.check_name(self.objective, "objective", OBJECTIVES, who)
         lessons.check_name(self.positions, "positions", tuple(POSITION_WEIGHTS), who)
-        if isinstance(self.hidden, str) or any(isinstance(w, bool) or int(w) != w or w < 1 for w in self.hidden):
+        hidden: Any = self.hidden
+        if not isinstance(hidden, (tuple, list)) or any(type(w) is not int or w < 1 for w in hidden):
             raise InvalidInputError(
                 f"{who} needs hidden to be widths of layers, such as (64,) or (), got {self.hidden!r}"
             )
