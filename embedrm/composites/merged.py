@@ -48,7 +48,8 @@ class MergedRewardModel(RewardModel):
         responses more closely than others counts too little. Not used without ``standardise``.
     few_groups : {"raise", "adapt"}
         Where there is a single prompt group, so that none can be kept for the calibration: refuse, or standardise on the
-        training responses. Refits on folds, for a calibration of the merged model, always adapt.
+        training responses. Refits on folds, for a calibration of the merged model, always adapt; they keep the penalties
+        that members chose on all pairs.
     random_state : int
         Which prompt groups are kept. Members have their own.
 
