@@ -20,15 +20,15 @@ _METHODS = ("arm", "rad")
 
 
 def generate(
-    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="Beginnings of texts.")],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="Beginnings of texts.")],
     attribute: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[=WEIGHT]",
             help="Where to: positive, negative, polite, rude, or an attribute of --head; a negative weight steers away. "
-            "Repeat it for several.",
+            "Repeat it for several. By default positive.",
             rich_help_panel=_MODEL_PANEL,
-            show_default="positive",
+            show_default=False,
         ),
     ] = None,
     beta: Annotated[

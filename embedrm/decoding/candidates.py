@@ -66,7 +66,8 @@ class CandidateFilter:
         scores : torch.Tensor of shape (n_sequences, V)
             Logits; a token at minus infinity is never a candidate.
         """
-        if self.top_k is None and self.top_p is None:
+        # transformers leaves the warper out at 1, where rounding could still take tokens away
+        if self.top_k is None and (self.top_p is None or self.top_p >= 1.0):
             return None
         quick = self._without_ties(scores) if self.top_p is None and self.top_k is not None else None
         return quick or _finite(self._warped(scores))
@@ -89,7 +90,6 @@ class CandidateFilter:
 
         if self.top_k is not None:
             scores = TopKLogitsWarper(int(self.top_k))(None, scores)
-        # transformers leaves the warper out at 1, where rounding could still take tokens away
         if self.top_p is not None and self.top_p < 1.0:
             scores = TopPLogitsWarper(float(self.top_p))(None, scores)
         return scores

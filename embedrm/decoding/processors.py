@@ -70,6 +70,12 @@ class RewardProcessor:
         self.mix = RewardMix.of(head, attribute=attribute, weights=weights, clamp=clamp, inverse=inverse)
         self.calls = Calls()
         head.check_model(self.reward_lm.fingerprint())
+        self._same_tokens = same_tokens(lm, self.reward_lm)
+        if self._same_tokens and self.reward_lm.vocab_size < lm.vocab_size:
+            raise InvalidInputError(
+                f"{who}: the guided model may write {lm.vocab_size:,} tokens and the reward model reads "
+                f"{self.reward_lm.vocab_size:,}; use a reward model with a row for each of them"
+            )
         self._tap = ModelTap(lm.model)
 
     @property
@@ -226,7 +232,7 @@ class RADProcessor(RewardProcessor):
         )
         who = type(self).__name__
         self.bridge: TextBridge | None = None
-        if not same_tokens(lm, self.reward_lm):
+        if not self._same_tokens:
             if not bridge:
                 raise InvalidInputError(
                     f"{who}: the reward model's tokens are not the guided model's, so that a candidate means nothing to it; "
@@ -327,7 +333,7 @@ class ARMProcessor(RewardProcessor):
             weights=weights,
             reward_lm=reward_lm,
         )
-        if not same_tokens(lm, self.reward_lm):
+        if not self._same_tokens:
             raise InvalidInputError(
                 "ARMProcessor: the reward model's tokens are not the guided model's, and its rewards are of tokens; use "
                 "RADProcessor(..., bridge=True), or train the head on the guided model's states"
@@ -346,7 +352,8 @@ class ARMProcessor(RewardProcessor):
         read = states.float().numpy()
         if ids is None:
             return np.asarray(self._of(read))
-        if self.whole_vocabulary:
+        # a table is read faster in one piece than most of it row by row
+        if self.whole_vocabulary or 2 * ids.shape[1] > self.lm.vocab_size:
             every = np.asarray(self._of(read))
             return np.take_along_axis(every, ids.numpy()[:, :, None], axis=1)
         return np.asarray(self._of(read, ids.numpy()))
