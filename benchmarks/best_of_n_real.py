@@ -47,7 +47,7 @@ CANDIDATES = {
 SMOKE = {"arithmetic": ("arithmetic",), "summary": ("summary",)}
 GENERAL, MERGED, ALL, ALL_MERGED, OWN = "general", "general, merged", "all files", "all files, merged", "own"
 COMPARE = ((ALL_MERGED, ALL), (OWN, ALL), (MERGED, OWN))
-SHOWN = ((MERGED, GENERAL), (ALL_MERGED, ALL))
+SHOWN = ((MERGED, GENERAL), (MERGED, OWN), (ALL_MERGED, ALL))
 N_FOLDS = 5
 
 
@@ -206,10 +206,14 @@ def main() -> None:
         "What was fitted",
         tables=[{"name": "fitted", "title": "Lambda, pairs and prompts", "columns": columns, "rows": rows}],
     )
-    report.notes.append(
+    report.notes += [
         "An analogue of the best-of-n of Lin et al. (2024): heads on frozen vectors are merged, not language models, and "
-        "for linear heads that is averaging rewards."
-    )
+        "for linear heads that is averaging rewards. Heads keep their own scales, which λ weighs as they are: it is not the "
+        "paper's λ.",
+        "Candidates stand in the order of the files, which is that of systems (gsm8k, summarization) or of retrieval "
+        "(medical_qa): the first response is no random one, and the first n of K are not either.",
+        "Candidates of several systems, and retrieved ones, are no draws of one policy: the divergence is nominal.",
+    ]
     report.provenance = collect(
         started=started,
         seeds=0,

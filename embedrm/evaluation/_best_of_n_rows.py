@@ -15,6 +15,9 @@ from embedrm.numerics.significance import holm
 Array = NDArray[np.float64]
 Cell = dict[str, Any]
 
+MIN_GROUPS = 10
+"""Fewer prompt groups give no interval and no p: a bootstrap of one group is certain of whatever it holds."""
+
 FIRST, RANDOM, LENGTH, ORACLE = "first response", "random", "length only", "oracle"
 
 
@@ -40,12 +43,14 @@ class AtOneN:
         self.strata = table.strata.tolist()
         self.point = table.means()[0]
         self.draws = table.resample(n_resamples, random_state)
+        # of each domain, and of both means over all
+        groups = [*(table.counts > 0).sum(axis=0).tolist(), *[table.n_clusters] * 2]
+        self.enough = [count >= MIN_GROUPS for count in groups]
         self.gold_sd = scored.gold_facts["within_sd"]
         self.informative = self.gold_sd > 0
 
-    def _cell(self, point: float, draws: Array) -> Cell:
-        low, high = percentile_interval(draws)
-        return {"value": float(point), "low": float(low), "high": float(high)}
+    def _cell(self, point: float, draws: Array, stratum: int) -> Cell:
+        return interval_cell(point, draws, self.enough[stratum])
 
     def row(self, name: str) -> dict[str, Any]:
         c, r, o = self.place[name], self.place[RANDOM], self.place[ORACLE]
@@ -53,25 +58,26 @@ class AtOneN:
         gain, most = (self.point[s, i] - self.point[s, r] for i in (c, o))
         gains, mosts = (self.draws[:, s, i] - self.draws[:, s, r] for i in (c, o))
         out: dict[str, Any] = {
-            "micro": self._cell(self.point[s, c], self.draws[:, s, c]),
-            "macro": self._cell(self.point[s + 1, c], self.draws[:, s + 1, c]),
-            "domains": {d: self._cell(self.point[i, c], self.draws[:, i, c]) for i, d in enumerate(self.strata)},
-            "gain": self._cell(gain, gains),
+            "micro": self._cell(self.point[s, c], self.draws[:, s, c], s),
+            "macro": self._cell(self.point[s + 1, c], self.draws[:, s + 1, c], s),
+            "domains": {d: self._cell(self.point[i, c], self.draws[:, i, c], i) for i, d in enumerate(self.strata)},
+            "gain": self._cell(gain, gains, s),
             "captured": None,
-            "gain_sd": self._cell(gain / self.gold_sd, gains / self.gold_sd) if self.informative else None,
-            "proxy": None if name in (FIRST, RANDOM) else self._cell(self.point[s, c + 1], self.draws[:, s, c + 1]),
-            "quantile": self._cell(self.point[s, c + 2], self.draws[:, s, c + 2]),
+            "gain_sd": self._cell(gain / self.gold_sd, gains / self.gold_sd, s) if self.informative else None,
+            "proxy": None if name in (FIRST, RANDOM) else self._cell(self.point[s, c + 1], self.draws[:, s, c + 1], s),
+            "quantile": self._cell(self.point[s, c + 2], self.draws[:, s, c + 2], s),
         }
         # rounding alone is no gain to have a share of; a draw of prompts whose golds are all equal has none either
         least = 1e-12 * max(1.0, abs(self.point[s, o]))
         if self.n > 1 and most > least:
-            out["captured"] = self._cell(gain / most, np.where(mosts > least, gains / np.maximum(mosts, least), np.nan))
+            shares = np.where(mosts > least, gains / np.maximum(mosts, least), np.nan)
+            out["captured"] = self._cell(gain / most, shares, s)
         return out
 
     def difference(self, a: str, b: str, stratum: int) -> Cell:
         draws = self.draws[:, stratum, self.place[a]] - self.draws[:, stratum, self.place[b]]
         point = self.point[stratum, self.place[a]] - self.point[stratum, self.place[b]]
-        return self._cell(point, draws) | {"p": two_sided_p(draws)}
+        return self._cell(point, draws, stratum) | {"p": two_sided_p(draws) if self.enough[stratum] else None}
 
 
 def curve_facts(
@@ -105,10 +111,19 @@ def difference_facts(a: str, b: str, grid: list[int], tables: list[AtOneN], doma
 
 
 def _corrected(cells: list[Cell | None], grid: list[int]) -> list[Cell | None]:
-    tested = [cell for cell, n in zip(cells, grid) if cell is not None and n > 1]
+    """Add Holm's p over the n above one; a choice among one candidate is no hypothesis, and keeps its p of one."""
+    known = [(cell, n) for cell, n in zip(cells, grid) if cell is not None]
+    for cell, _ in known:
+        cell["p_holm"] = cell["p"]
+    tested = [cell for cell, n in known if n > 1 and cell["p"] is not None]
     for cell, adjusted in zip(tested, holm([cell["p"] for cell in tested])):
         cell["p_holm"] = float(adjusted)
-    for one, n in zip(cells, grid):
-        if one is not None and n == 1:
-            one["p_holm"] = one["p"]
     return cells
+
+
+def interval_cell(point: float, draws: Array, enough: bool = True) -> Cell:
+    """A value with its percentile interval, without one where there are too few prompt groups for it."""
+    if not enough:
+        return {"value": float(point), "low": None, "high": None}
+    low, high = percentile_interval(draws)
+    return {"value": float(point), "low": float(low), "high": float(high)}

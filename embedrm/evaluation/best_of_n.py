@@ -10,10 +10,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedrm.errors import InvalidInputError, unknown_name
-from embedrm.evaluation._best_of_n_rows import FIRST, LENGTH, ORACLE, RANDOM, AtOneN, curve_facts, difference_facts
+from embedrm.evaluation._best_of_n_rows import (
+    FIRST,
+    LENGTH,
+    MIN_GROUPS,
+    ORACLE,
+    RANDOM,
+    AtOneN,
+    curve_facts,
+    difference_facts,
+    interval_cell,
+)
 from embedrm.evaluation._candidates import GOLD_SCALES, MISSING, Scored, scored_candidates
 from embedrm.numerics import best_of_n as bon
-from embedrm.numerics.bootstrap import CONFIDENCE, N_RESAMPLES, Clustered, percentile_interval
+from embedrm.numerics.bootstrap import CONFIDENCE, N_RESAMPLES, Clustered
 from embedrm.preferences import EmbeddedResponses
 
 Array = NDArray[np.float64]
@@ -108,6 +118,8 @@ def best_of_n_facts(
 
     Notes
     -----
+    Ends of intervals and p are None where fewer than ten prompt groups are judged.
+
     With K candidates in ascending order of the reward, the unbiased estimate is
     :math:`\sum_{i \ge n} \binom{i-1}{n-1} / \binom{K}{n} \, g_{(i)}`. For gold of 0 and 1 the oracle row is then pass@n
     (Chen et al. 2021, section 2.1). The divergence ``ln n - (n - 1) / n`` is of best-of-n from the policy that candidates
@@ -279,15 +291,10 @@ def _correlations(
     stacked = np.stack([values[known] for values in rho.values()], axis=1)
     table = Clustered.from_rows(stacked, scored.group[known], scored.domain[known])
     micro = len(table.strata)
-    point, (low, high) = (
-        table.means()[0, micro],
-        percentile_interval(table.resample(n_resamples, random_state)[:, micro]),
-    )
+    point, draws = table.means()[0, micro], table.resample(n_resamples, random_state)[:, micro]
+    enough = table.n_clusters >= MIN_GROUPS
     return {
-        name: {
-            "spearman": {"value": float(point[i]), "low": float(low[i]), "high": float(high[i])},
-            "n_spearman": int(known.sum()),
-        }
+        name: {"spearman": interval_cell(point[i], draws[:, i], enough), "n_spearman": int(known.sum())}
         for i, name in enumerate(rho)
     }
 

@@ -56,10 +56,10 @@ def detail_table(facts: Facts, name: str = "best-of-n-detail") -> Table:
         ),
         Column("proxy", "reward", "interval", note="of the choice, in standard deviations above its prompt's mean"),
         Column("gain_sd", "gold", "interval", note="gain, in the same unit of gold"),
-        Column("macro", "macro", "interval", note="gold, domains counting once"),
+        *_macro(facts, "macro", "gold, domains counting once"),
         Column("ties", "ties", "integer", note="prompts with several candidates of the highest reward"),
     ]
-    keys = ("gain", "captured", "quantile", "proxy", "gain_sd", "macro")
+    keys = [column.key for column in columns if column.kind == "interval"]
     rows = [
         {"model": row["model"], "group": _GROUPS[row["kind"]], "ties": row["n_top_ties"]}
         | {key: _ends(row[key][j]) for key in keys}
@@ -79,7 +79,7 @@ def differences_table(facts: Facts, name: str = "best-of-n-differences") -> Tabl
         Column("micro", "gold, over prompts", "interval"),
         Column("p", "p", "p", note="bootstrap clustered by prompt group"),
         Column("p_holm", "p (Holm)", "p", note="corrected over the n above one"),
-        Column("macro", "gold, over domains", "interval"),
+        *_macro(facts, "gold, over domains"),
         Column("prompts", "prompts", "integer"),
     ]
     rows = []
@@ -94,9 +94,9 @@ def differences_table(facts: Facts, name: str = "best-of-n-differences") -> Tabl
                         "micro": _ends(cell),
                         "p": cell["p"],
                         "p_holm": cell["p_holm"],
-                        "macro": _ends(difference["macro"][j]),
                         "prompts": facts["n_prompts"][j],
                     }
+                    | ({"macro": _ends(difference["macro"][j])} if len(facts["domains"]) > 1 else {})
                 )
     caption = "Both choose for the same prompts, and the bootstrap draws the same prompt groups for both."
     return Table(name, "Differences", columns, rows, caption=caption, row_groups="what")
@@ -194,7 +194,8 @@ def best_of_n_findings(facts: Facts) -> list[str]:
     for difference in facts["differences"]:
         cell = difference["micro"][j]
         out.append(
-            f"{difference['model']} less {difference['reference']} at best of {n}: {_signed(cell)}, p = {cell['p']:.3g}."
+            f"{difference['model']} less {difference['reference']} at best of {n}: {_signed(cell)}"
+            + ("." if cell["p"] is None else f", p = {cell['p']:.3g}.")
         )
     return out
 
@@ -267,7 +268,7 @@ def interval_sentence(facts: Facts) -> str:
     """Say what intervals are."""
     return (
         f"Intervals are {facts['confidence']:.0%} percentile intervals over {facts['n_resamples']:,} bootstrap draws of "
-        "whole prompt groups."
+        "whole prompt groups; fewer than ten groups have none."
     )
 
 
@@ -285,6 +286,11 @@ def shown_places(facts: Facts) -> list[int]:
     wanted = [top * i / (_SHOWN - 1) for i in range(_SHOWN)]
     near = {min(range(len(ns)), key=lambda j, w=w: abs(math.log(ns[j]) - w)) for w in wanted}  # type: ignore[misc]
     return sorted(near | {ns.index(facts["headline"])})
+
+
+def _macro(facts: Facts, label: str, note: str | None = None) -> list[Column]:
+    """The column of the mean over domains, where there are several."""
+    return [Column("macro", label, "interval", note=note)] if len(facts["domains"]) > 1 else []
 
 
 def _span(found: Facts) -> str:
@@ -314,8 +320,10 @@ def _ends(cell: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _interval(cell: Mapping[str, Any]) -> str:
-    return f"{cell['value']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]"
+    ends = "" if cell["low"] is None else f" [{cell['low']:.3f}, {cell['high']:.3f}]"
+    return f"{cell['value']:.3f}{ends}"
 
 
 def _signed(cell: Mapping[str, Any]) -> str:
-    return f"{cell['value']:+.3f} [{cell['low']:+.3f}, {cell['high']:+.3f}]"
+    ends = "" if cell["low"] is None else f" [{cell['low']:+.3f}, {cell['high']:+.3f}]"
+    return f"{cell['value']:+.3f}{ends}"

@@ -180,7 +180,10 @@ class TestUnbiased:
             for key in ("micro", "macro", "gain", "proxy", "quantile"):
                 if row(one, name)[key][0] is not None:
                     for end in ("value", "low", "high"):
-                        a, b = ([cell[end] for cell in row(f, name)[key]] for f in (one, other))
+                        a, b = (
+                            [math.nan if cell[end] is None else cell[end] for cell in row(f, name)[key]]
+                            for f in (one, other)
+                        )
                         np.testing.assert_allclose(a, b, atol=1e-12, err_msg=f"{name} {key} {end}")
 
     def test_a_monotone_change_of_rewards_changes_no_choice(self):
@@ -426,7 +429,7 @@ class TestDifferences:
     def test_they_are_paired_and_antisymmetric(self):
         responses, reward = ragged(13)
         models = {"a": reward, "b": responses.gold + reward, "c": responses.gold}
-        facts = best_of_n_facts(models, responses, compare=[("a", "b"), ("c", LENGTH)], **QUICK)
+        facts = best_of_n_facts(models, responses, compare=[("a", "b"), ("c", LENGTH)], ns=[1, 2, 3], **QUICK)
         named = {(d["model"], d["reference"]): d for d in facts["differences"]}
         assert list(named) == [("b", "a"), ("c", "a"), ("a", "b"), ("c", LENGTH)]
         there, back = named["b", "a"]["micro"], named["a", "b"]["micro"]
@@ -438,7 +441,8 @@ class TestDifferences:
 
     def test_holm_corrects_over_n_above_one(self):
         responses, reward = ragged(14)
-        facts = best_of_n_facts({"a": reward, "b": responses.gold}, responses, reference="a", n_resamples=400)
+        options = {"reference": "a", "ns": [1, 2, 3], "n_resamples": 400}
+        facts = best_of_n_facts({"a": reward, "b": responses.gold}, responses, **options)
         cells = facts["differences"][0]["micro"]
         assert (cells[0]["value"], cells[0]["p"]) == (pytest.approx(0.0, abs=1e-12), 1.0)
         ps = [cell["p"] for cell in cells[1:]]
@@ -459,6 +463,25 @@ class TestDifferences:
 
         assert width(grouped) == pytest.approx(width(alone), rel=0.2)
         assert width(apart) < 0.7 * width(alone)
+
+    def test_a_handful_of_groups_has_no_interval_and_no_p(self):
+        rng = np.random.default_rng(0)
+        sizes = [3] * 9 + [2] * 12
+        gold, reward = rng.normal(size=(2, sum(sizes)))
+        domain = ["a"] * 9 + ["b"] * 12
+        facts = best_of_n_facts({"m": reward, "k": gold}, data(sizes, gold, domain=domain), **QUICK)
+        micro = facts["differences"][0]["micro"]
+        # nine prompts have three candidates
+        assert [cell["low"] is None for cell in row(facts, "m")["micro"]] == [False, False, True]
+        assert [cell["p"] is None for cell in micro] == [False, False, True]
+        assert (micro[2]["p_holm"], micro[1]["p_holm"]) == (None, micro[1]["p"])
+        assert [cell["low"] is None for cell in row(facts, "m")["domains"]["a"]] == [True] * 3
+        assert [cell["low"] is None for cell in row(facts, "m")["domains"]["b"][:2]] == [False, False]
+        assert row(facts, "k")["captured"][2] == {"value": 1.0, "low": None, "high": None}
+        # one group of many prompts is one group
+        one = best_of_n_facts({"m": reward}, data(sizes, gold, group=["g"] * 21), **QUICK)
+        assert row(one, "m")["micro"][0]["low"] is None
+        assert row(one, "m")["spearman"]["low"] is None
 
     def test_macro_counts_domains_once(self):
         gold = np.array([0.0, 1.0] * 4)
