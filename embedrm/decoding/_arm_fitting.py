@@ -17,10 +17,10 @@ from embedrm.decoding._units import root_mean_square
 from embedrm.decoding.base import Array, block_rows, read_rows, slices
 from embedrm.decoding.losses import OutputLoss, WithRegulariser
 
-# The full W from which the first factor is taken need not be exact, nor need each turn of the factors.
-FIRST_TOL, TURN_TOL = 1e-4, 1e-6
-# A round of both turns that gains less than this share of the loss at zero is the last.
-ROUND_GAIN = 1e-6
+# The full W from which the first factor is taken need not be exact, nor need each turn of the factors: times ``tol``.
+FIRST_TOL, TURN_TOL = 1e-4, 30.0
+# A round of both turns that gains less than this times ``tol``, as a share of the loss at zero, is the last.
+ROUND_GAIN = 100.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class Problem:
         # the state before a token is one row above it
         self.before = positions.rows - 1
         self.tokens = np.column_stack([ids[positions.rows], negatives[positions.rows]])
-        self.units = root_mean_square(states, who, self.before), root_mean_square(embeddings, who)
+        of_states = root_mean_square(states, who, self.before, positions.even[:, 0])
+        self.units = of_states, root_mean_square(embeddings, who)
         self.shape = (embeddings.shape[1], states.shape[1])
         self.loss: OutputLoss = positions.loss(settings.entropy)
         n_random = negatives.shape[1]
@@ -180,7 +181,7 @@ class Problem:
             right, core = np.linalg.qr((left.T @ both).T)
             left = left @ core.T
             gained, value = value - at.value, at.value
-            if gained <= max(s.tol, ROUND_GAIN) * scale:
+            if gained <= ROUND_GAIN * s.tol * scale:
                 done = True
                 break
             if passes >= s.max_passes:
@@ -191,7 +192,7 @@ class Problem:
 
     def _turn(self, space: Space, m: Array, w: Array | None, b: float, l2: float, passes: int) -> Solution:
         parts = [m.ravel(), *([] if w is None else [w]), *([np.array([b])] if space.bias else [])]
-        tol = max(self.settings.tol, TURN_TOL)
+        tol = TURN_TOL * self.settings.tol
         return self._minimise(space, np.concatenate(parts), l2, tol, max(3, self.settings.max_passes - passes), False)
 
     def _first_right(self, weight: Array) -> Array:

@@ -84,14 +84,15 @@ class _Data:
         """Find the units, in two passes."""
         n = len(self.positions.rows)
         size = block_rows(self.states.shape[1])
-        total = np.zeros(self.states.shape[1])
+        share = self.positions.even.mean(axis=1)
+        self.centre = np.zeros(self.states.shape[1])
         for part in slices(n, size):
-            total += read_rows(self.states, self.positions.rows[part]).sum(axis=0)
-        self.centre = total / n
+            self.centre += share[part] @ read_rows(self.states, self.positions.rows[part])
         square = 0.0
         for part in slices(n, size):
-            square += float(((read_rows(self.states, self.positions.rows[part]) - self.centre) ** 2).sum())
-        self.scale = max(float(np.sqrt(square / (n * self.states.shape[1]))), np.finfo(np.float32).tiny)
+            beyond = read_rows(self.states, self.positions.rows[part]) - self.centre
+            square += float(share[part] @ (beyond**2).mean(axis=1))
+        self.scale = float(np.sqrt(square)) or 1.0
 
     def read(self, rows: NDArray[np.intp]) -> Array32:
         """States at some positions."""

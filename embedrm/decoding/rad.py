@@ -186,7 +186,7 @@ class RADHead(PrefixHead):
     ) -> Iterator[tuple[Array, float, Solution]]:
         """Coefficients and intercept of one attribute at each penalty, each begun at the one before."""
         positions = lesson.positions(states, self.positions).of(attribute)
-        unit = root_mean_square(states.states, type(self).__name__, positions.rows)
+        unit = root_mean_square(states.states, type(self).__name__, positions.rows, positions.even[:, 0])
         loss = positions.loss(self._entropy)
         operator = LinearOperator(states.states, positions.rows, unit, penalties[0]).prepare(loss.curvature_bound())
         theta = np.zeros(operator.size)

@@ -34,17 +34,19 @@ def fit_perceptron(states, labels, **options):
 def dense(states, labels, l2, weights=None, uniform=False):
     """Ridge regression with the weights of positions, one attribute, by the normal equations."""
     omega = np.ones(len(states)) if weights is None else np.asarray(weights, dtype=float)
-    rows, share, target = [], [], []
+    rows, share, target, text = [], [], [], []
     for i, t, row, _ in positions_by_hand(states, 0):
         if np.isnan(labels[i]) or not omega[i]:
             continue
         length = states.lengths[i]
         rows.append(row)
+        text.append(i)
         share.append(omega[i] * (1.0 if uniform else 2 * t / (length * (length + 1))))
         target.append(labels[i])
     h, share, target = states.states[rows].astype(float), np.array(share), np.array(target)
     share /= share.sum()
-    unit = np.sqrt((h**2).sum(axis=1).mean())
+    even = omega[text] / omega[text].sum()
+    unit = np.sqrt(even @ (h**2).sum(axis=1))
     x = np.column_stack([h / unit, np.ones(len(h))])
     penalty = np.diag([l2] * h.shape[1] + [0.0])
     theta = np.linalg.solve(2 * x.T @ (x * share[:, None]) + penalty, 2 * x.T @ (share * target))
