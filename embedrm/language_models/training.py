@@ -57,10 +57,10 @@ class SmallLM:
     heads: int = 3
     vocabulary: int = 5000
     positions: int = 256
-    epochs: int = 4
+    epochs: int = 3
     attribute_repeats: int = 5
     batch_tokens: int = 1024
-    dropout: float = 0.15
+    dropout: float = 0.1
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
     warmup: float = 0.08

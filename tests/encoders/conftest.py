@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# causal_models.py is beside the tests that use it
+sys.path.insert(0, str(Path(__file__).parent))
 
 WORDS = [
     "the", "a", "cat", "dog", "sat", "ran", "on", "mat", "log", "was", "not", "very", "good", "bad", "yes", "no",
