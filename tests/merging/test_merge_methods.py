@@ -35,6 +35,13 @@ def test_slerp_by_hand():
     np.testing.assert_allclose(slerp([x, y], [2, 1]), slerp([x, y], t=1 / 3))
     np.testing.assert_array_equal(slerp([x, y], t=0), x)
     np.testing.assert_array_equal(slerp([x, y], t=1), y)
+    # a twelfth of a turn: halfway lies on the circle, not on the chord
+    third = np.array([np.cos(np.pi / 6), 0.5])
+    np.testing.assert_allclose(slerp([[1.0, 0.0], third], t=0.5), [np.cos(np.pi / 12), np.sin(np.pi / 12)])
+    # on both sides of the cosine 0.9995, an angle of 0.03162
+    for angle, exact in ((0.0317, True), (0.0315, False)):
+        near = np.linalg.norm(slerp([[1.0, 0.0], [np.cos(angle), np.sin(angle)]], t=0.5))
+        assert (abs(near - 1) < 1e-12) == exact
     # three axes alike: the middle of the octant
     np.testing.assert_allclose(slerp(list(np.eye(3))), np.ones(3) / np.sqrt(3))
     # all weight on two of three is the interpolation of the two
@@ -83,6 +90,11 @@ def test_ties_by_hand():
     np.testing.assert_allclose(ties([[1.0], [-1.0]], [1, 1], density=1.0), [0])
     # a zero neither votes nor divides
     np.testing.assert_allclose(ties([[0.0], [4.0]], [1, 1], density=1.0), [4])
+    # a share of entries is rounded: 2.75 of five is three
+    np.testing.assert_allclose(ties([[5.0, 4, 3, 2, 1]], density=0.55), [5, 4, 3, 0, 0])
+    # of equal magnitudes the earlier counts as the smaller; each delta may have a share of its own
+    np.testing.assert_allclose(ties([[1.0, -1, 1, 1]], density=0.5), [0, 0, 1, 1])
+    np.testing.assert_allclose(ties([[1.0, 2, 3], [3.0, 2, 1]], [1, 1], density=[1.0, 0.3]), [2, 2, 3])
     # at least one entry stays
     np.testing.assert_allclose(ties([[1.0, 2.0]], density=0.01), [0, 2])
 
@@ -251,6 +263,10 @@ def test_refusals_of_every_method(name):
         (lambda: ties([A, B], density=0), r"density in \(0, 1\], got 0"),
         (lambda: ties([A, B], density=1.1), "density in"),
         (lambda: ties([A, B], density=True), "density in"),
+        (lambda: ties([A, B], density=[0.5]), "density to be one number, or 2, one for each model; got 1"),
+        (lambda: ties([A, B], density=[0.5, 2]), r"density in \(0, 1\], got 2"),
+        (lambda: ties([A, B], scope="layer"), "unknown scope of ties 'layer'"),
+        (lambda: fisher([A, B], moments=[A**2, B**2], floor="low"), "floor > 0, got 'low'"),
         (lambda: dare_linear([A], density=0.5, rescale_norm="l2"), "unknown rescale_norm"),
         (lambda: dare_linear([A], density=0.5, keys=["a", "b"]), "one key for each of 1"),
         (lambda: dare_linear([A], density=0.5, random_state=0.5), "random_state"),
