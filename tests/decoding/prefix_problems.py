@@ -1,5 +1,7 @@
 """Small token states for tests of prefix heads: random ones, and ones of a linear recurrence whose rewards are known."""
 
+import itertools
+
 import numpy as np
 
 from embedrm.encoders.token_states import TokenStates
@@ -31,7 +33,7 @@ def running_means(n_texts=80, dim=5, vocab=12, seed=0, longest=6):
     ids = rng.integers(1, vocab, offsets[-1]).astype(np.int32)
     ids[offsets[:-1]] = 0
     states = np.ones((offsets[-1], dim + 1), dtype=np.float32)
-    for first, last in zip(offsets[:-1], offsets[1:]):
+    for first, last in itertools.pairwise(offsets):
         total = np.cumsum(e[ids[first:last], 1:], axis=0)
         states[first:last, 1:] = total / np.arange(1, last - first + 1)[:, None]
     return TokenStates(states, ids, offsets, "lm", vocab), e

@@ -1,5 +1,6 @@
 """ARMHead: laws of its matrix, an independent dense solution, planted rewards, distillation, factors, refusals, files."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -110,10 +111,11 @@ def test_responses_only_is_an_independent_dense_solution(options):
 
 @pytest.mark.parametrize("options", [{}, {"rank": 2, "bias": True}, {"loss": "responses-ce"}])
 def test_the_whole_vocabulary_is_what_gathering_gives(options):
-    head, states, e = fitted(**options)
+    head, states, _e = fitted(**options)
     for h in (states.states[:7], states.states[:7].astype(np.float64)):
         every = head.next_rewards(h)
-        assert every.shape == (7, 20, 2) and every.dtype == h.dtype
+        assert every.shape == (7, 20, 2)
+        assert every.dtype == h.dtype
         ids = np.array([3, 0, 19, 3])
         np.testing.assert_allclose(head.next_rewards(h, ids), every[:, ids], atol=1e-6)
         own = np.random.default_rng(0).integers(0, 20, (7, 5))
@@ -136,13 +138,16 @@ def test_a_score_is_the_formula():
     np.testing.assert_allclose(entropy.next_rewards(h[None]), 1 / (1 + np.exp(-entropy.next_scores(h[None]))))
 
 
-@pytest.mark.parametrize("options, bound", [({}, 6), ({"bias": True}, 7), ({"rank": 2}, 3), ({"rank": 2, "bias": True}, 3)])
+@pytest.mark.parametrize(
+    "options, bound", [({}, 6), ({"bias": True}, 7), ({"rank": 2}, 3), ({"rank": 2, "bias": True}, 3)]
+)
 def test_the_rank_of_the_matrix_is_bounded(options, bound):
     # d = 6; with a rank r, baseline and bias together add one
     head, states, _ = fitted(regulariser=0.0, **options)
     matrix = head.next_rewards(states.states[:100].astype(np.float64))[:, :, 0]
     values = np.linalg.svd(matrix, compute_uv=False)
-    assert values[bound - 1] > 1e-8 * values[0] and values[bound] < 1e-12 * values[0]
+    assert values[bound - 1] > 1e-8 * values[0]
+    assert values[bound] < 1e-12 * values[0]
 
 
 def test_delta_zero_gives_the_baseline_for_every_token():
@@ -158,7 +163,8 @@ def test_a_regulariser_without_bound_leaves_the_baseline(negatives):
     for rho in (0.0, 1.0, 1e3, 1e6):
         head, states, _ = fitted(regulariser=rho, negatives=negatives, l2=1e-6)
         sizes.append(np.abs(head.delta_scores(states.states)).max())
-    assert sizes[0] > sizes[1] > sizes[2] > 1e2 * sizes[3] and sizes[3] < 1e-4
+    assert sizes[0] > sizes[1] > sizes[2] > 1e2 * sizes[3]
+    assert sizes[3] < 1e-4
     # and the baseline is then that of a head on the state before each token, without any delta
     places = positions_by_hand(states, 1)
     h = states.states[[row for _, _, row, _ in places]].astype(float)
@@ -225,7 +231,9 @@ def test_a_student_of_increments_begins_at_the_teachers_reward_of_bos():
     rewards = head.token_rewards(states)
     np.testing.assert_allclose(rewards[states.offsets[:-1]], np.tile(head.start_, (len(states), 1)))
     first, last = states.offsets[3:5]
-    steps = [head.next_scores(states.states[r : r + 1].astype(float), [states.ids[r + 1]]) for r in range(first, last - 1)]
+    steps = [
+        head.next_scores(states.states[r : r + 1].astype(float), [states.ids[r + 1]]) for r in range(first, last - 1)
+    ]
     np.testing.assert_allclose(rewards[last - 1], head.start_ + np.sum(steps, axis=0)[0, 0], atol=1e-10)
     with pytest.raises(InvalidInputError, match="gives increments; give the rewards of the prefixes"):
         head.next_rewards(states.states[:1])
@@ -285,7 +293,8 @@ def test_pairs_find_the_minimum_of_bradley_terry_on_last_tokens():
     outcome, weights = rng.choice([0.5, 0.7, 1.0], 60), rng.integers(0, 3, 60)
     head = ARMHead(loss="bradley-terry", regulariser=0.0, l2=1e-2, tol=1e-16)
     head.fit(states, embeddings=e, pairs=pairs, outcome=outcome, weights=weights)
-    assert head.converged_ and not head.bounded_
+    assert head.converged_
+    assert not head.bounded_
     used = np.unique(pairs[weights > 0])
     h = states.states[states.last_rows() - 1].astype(float)
     h /= (of_h := np.sqrt((h[used] ** 2).sum(axis=1).mean()))
@@ -328,8 +337,9 @@ def test_factors_fall_between_no_delta_and_all_of_w():
             assert head.factors_["left"].shape == (1, 5, rank) == head.factors_["right"].shape
             assert np.linalg.matrix_rank(head.weight_[0]) == rank
         values.append(objective_of(head, states, e, labels, head.l2))
-    assert all(a > b - 1e-9 for a, b in zip(values, values[1:]))
-    assert values[0] > values[-1] + 1e-4 and values[-2] == pytest.approx(values[-1], rel=1e-6)
+    assert all(a > b - 1e-9 for a, b in itertools.pairwise(values))
+    assert values[0] > values[-1] + 1e-4
+    assert values[-2] == pytest.approx(values[-1], rel=1e-6)
 
 
 def test_factors_are_at_a_stationary_point():
@@ -403,7 +413,8 @@ def test_the_penalty_of_cross_validation_has_the_smallest_held_out_loss():
     labels, groups = labels_of(states), np.repeat(np.arange(20), 3)
     head = ARMHead(l2="cv", cv=4, l2_grid=(1e-4, 1e-2, 1.0)).fit(states, labels, embeddings=e, groups=groups)
     losses = {row["l2"]: row["loss"] for row in head.cv_results_}
-    assert head.l2_ == min(losses, key=losses.get) and len(losses) == 3
+    assert head.l2_ == min(losses, key=losses.get)
+    assert len(losses) == 3
     again = ARMHead(l2=head.l2_).fit(states, labels, embeddings=e)
     np.testing.assert_allclose(head.weight_, again.weight_)
 
@@ -427,18 +438,20 @@ def test_the_held_out_loss_is_that_of_texts_a_fit_has_not_seen():
 def test_a_fit_that_stops_early_says_so():
     with pytest.warns(ConvergenceWarning, match=r"ARMHead \(attribute 'reward'\) stopped after . passes"):
         head, _, _ = fitted(1, max_passes=3, tol=1e-15)
-    assert not head.converged_ and head.gap_ > 1e-15
+    assert not head.converged_
+    assert head.gap_ > 1e-15
     with pytest.warns(ConvergenceWarning, match="stopped its factors after"):
         fitted(1, rank=2, max_rounds=1)
 
 
 @pytest.mark.parametrize("options", [{}, {"rank": 2, "bias": True}, {"loss": "responses-ce"}])
 def test_saved_and_loaded_to_the_bit(options, tmp_path):
-    head, states, e = fitted(**options)
+    head, states, _e = fitted(**options)
     loaded, _ = load_model(save_model(head, tmp_path / "head"))
     np.testing.assert_array_equal(loaded.next_rewards(states.states), head.next_rewards(states.states))
     np.testing.assert_array_equal(loaded.token_rewards(states), head.token_rewards(states))
-    assert loaded.get_params() == head.get_params() and loaded.converged_ == head.converged_
+    assert loaded.get_params() == head.get_params()
+    assert loaded.converged_ == head.converged_
     sizes = {None: 6 * 6, 2: 2 * 12}
     assert n_parameters(head) == 2 * (sizes[head.rank] + 6 + 1)
     again, _, _ = fitted(**options)
@@ -482,7 +495,9 @@ def test_token_rewards_are_next_rewards_of_the_state_before():
     assert np.isnan(rewards[states.offsets[:-1]]).all()
     h = states.states.astype(np.float64)
     for i, t, row, token in positions_by_hand(states, 1)[:40]:
-        np.testing.assert_allclose(rewards[states.offsets[i] + t], head.next_rewards(h[[row]], [token])[0, 0], atol=1e-12)
+        np.testing.assert_allclose(
+            rewards[states.offsets[i] + t], head.next_rewards(h[[row]], [token])[0, 0], atol=1e-12
+        )
     np.testing.assert_array_equal(head.text_rewards(states), rewards[states.last_rows()])
 
 
@@ -523,7 +538,11 @@ def test_parameters_that_are_refused(options, match):
 def test_other_inputs_that_are_refused():
     head, states, e = fitted()
     labels = labels_of(states)
-    for wrong, match in ((labels + 1, "60 of 60 are not"), (labels * np.nan, "all 60 are NaN"), (labels[:-1], "of 60 texts")):
+    for wrong, match in (
+        (labels + 1, "60 of 60 are not"),
+        (labels * np.nan, "all 60 are NaN"),
+        (labels[:-1], "of 60 texts"),
+    ):
         with pytest.raises(InvalidInputError, match=match):
             ARMHead().fit(states, wrong, embeddings=e)
     with pytest.raises(InvalidInputError, match=r"a row for each of 20 tokens, got float32 \(19, 6\)"):
@@ -537,13 +556,17 @@ def test_other_inputs_that_are_refused():
     with pytest.raises(InvalidInputError, match="a teacher rewards prefixes"):
         ARMHead(loss="distillation").fit(states, embeddings=e, teacher=head)
     teacher = RADHead().fit(random_states(model="another")[0], labels)
-    with pytest.raises(InvalidInputError, match="RADHead was fitted on states of the language model another, got those of lm"):
+    with pytest.raises(
+        InvalidInputError, match="RADHead was fitted on states of the language model another, got those of lm"
+    ):
         ARMHead(loss="distillation").fit(states, embeddings=e, teacher=teacher)
     with pytest.raises(InvalidInputError, match="has no teacher"):
         ARMHead().fit(states, labels, embeddings=e, teacher=teacher)
     with pytest.raises(InvalidInputError, match="reads pairs with"):
         ARMHead().fit(states, labels, embeddings=e, pairs=[[0, 1]])
-    with pytest.raises(InvalidInputError, match="ARMHead was fitted on states of the language model lm, got those of other"):
+    with pytest.raises(
+        InvalidInputError, match="ARMHead was fitted on states of the language model lm, got those of other"
+    ):
         head.token_rewards(random_states(model="other")[0])
     with pytest.raises(InvalidInputError, match=r"expects states of shape \(n, 6\), got \(2, 7\)"):
         head.next_rewards(np.zeros((2, 7)))

@@ -1,5 +1,6 @@
 """RADHead: against independent fits, its weights of positions, missing labels, refusals, files."""
 
+import itertools
 import warnings
 
 import numpy as np
@@ -100,7 +101,8 @@ def test_cross_entropy_is_logistic_regression():
     other.fit(h / unit, labels[[i for i, _, _, _ in places]], sample_weight=share)
     np.testing.assert_allclose(head.weights_[0][:, 0], other.coef_[0] / unit, rtol=1e-4)
     np.testing.assert_allclose(head.rewards(h)[:, 0], other.predict_proba(h / unit)[:, 1], atol=1e-5)
-    assert head.link_ == "logistic" and head.bounded_
+    assert head.link_ == "logistic"
+    assert head.bounded_
 
 
 def test_pairs_are_bradley_terry_on_last_states():
@@ -123,7 +125,8 @@ def test_pairs_are_bradley_terry_on_last_states():
 
     best = minimize(objective, np.zeros(4), method="BFGS", options={"gtol": 1e-10}).x
     np.testing.assert_allclose(head.weights_[0][:, 0], best / unit, atol=1e-5)
-    assert not head.bounded_ and head.attributes_ == ("reward",)
+    assert not head.bounded_
+    assert head.attributes_ == ("reward",)
 
 
 def test_a_linear_head_on_means_of_token_vectors_has_rank_two():
@@ -136,7 +139,8 @@ def test_a_linear_head_on_means_of_token_vectors_has_rank_two():
     h = np.concatenate([np.ones((*extended.shape[:2], 1)), extended], axis=2).astype(np.float64)
     matrix = head.rewards(h.reshape(-1, h.shape[2])).reshape(h.shape[:2])
     values = np.linalg.svd(matrix, compute_uv=False)
-    assert values[1] > 1e-4 * values[0] and values[2] < 1e-9 * values[0]
+    assert values[1] > 1e-4 * values[0]
+    assert values[2] < 1e-9 * values[0]
     crooked = fit_perceptron(states, labels_of(states), max_epochs=40)
     values = np.linalg.svd(crooked.rewards(h.reshape(-1, h.shape[2])).reshape(h.shape[:2]), compute_uv=False)
     assert values[2] > 1e-6 * values[0]
@@ -205,7 +209,8 @@ def test_the_penalty_of_cross_validation_has_the_smallest_held_out_loss():
     labels = labels_of(states)
     head = RADHead(l2="cv", cv=4, l2_grid=(1e-4, 1.0, 1e-2)).fit(states, labels)
     losses = {row["l2"]: row["loss"] for row in head.cv_results_}
-    assert head.l2_ == min(losses, key=losses.get) and list(losses) == [1.0, 1e-2, 1e-4]
+    assert head.l2_ == min(losses, key=losses.get)
+    assert list(losses) == [1.0, 1e-2, 1e-4]
     np.testing.assert_array_equal(head.weights_[0], RADHead(l2=head.l2_).fit(states, labels).weights_[0])
 
 
@@ -213,10 +218,11 @@ def test_attributes_are_fitted_as_if_alone_and_named():
     states, _ = random_states()
     labels = labels_of(states, 2, missing=0.3)
     both = RADHead().fit(states, {"kind": labels[:, 0], "true": labels[:, 1]})
-    assert both.attributes_ == ("kind", "true") and both.attribute("true") == 1 == both.attribute(1)
+    assert both.attributes_ == ("kind", "true")
+    assert both.attribute("true") == 1 == both.attribute(1)
     alone = RADHead().fit(states, labels[:, 1])
     np.testing.assert_allclose(both.weights_[0][:, 1], alone.weights_[0][:, 0], rtol=1e-10)
-    with pytest.raises(InvalidInputError, match="unknown attribute 'treu'. Did you mean 'true'"):
+    with pytest.raises(InvalidInputError, match=r"unknown attribute 'treu'\. Did you mean 'true'"):
         both.attribute("treu")
 
 
@@ -233,9 +239,10 @@ def test_saved_and_loaded_to_the_bit_and_seeds_repeat(options, tmp_path):
     np.testing.assert_array_equal(loaded.token_rewards(states), head.token_rewards(states))
     np.testing.assert_array_equal(again.token_rewards(states), head.token_rewards(states))
     assert np.array_equal(other.token_rewards(states), head.token_rewards(states)) == (not options["hidden"])
-    assert loaded.get_params() == head.get_params() and loaded.attributes_ == head.attributes_
+    assert loaded.get_params() == head.get_params()
+    assert loaded.attributes_ == head.attributes_
     sizes = [6, *options["hidden"], 2]
-    assert n_parameters(head) == sum((a + 1) * b for a, b in zip(sizes, sizes[1:]))
+    assert n_parameters(head) == sum((a + 1) * b for a, b in itertools.pairwise(sizes))
 
 
 def test_mapped_and_half_precision_states(tmp_path):
@@ -304,7 +311,9 @@ def test_other_inputs_that_are_refused():
     states, _ = random_states()
     labels = labels_of(states)
     head = RADHead().fit(states, labels)
-    with pytest.raises(InvalidInputError, match="RADHead was fitted on states of the language model lm, got those of other"):
+    with pytest.raises(
+        InvalidInputError, match="RADHead was fitted on states of the language model lm, got those of other"
+    ):
         head.token_rewards(random_states(model="other")[0])
     with pytest.raises(InvalidInputError, match=r"RADHead expects states of shape \(n, 6\), got \(3, 5\)"):
         head.rewards(np.zeros((3, 5)))
