@@ -111,9 +111,8 @@ def minimise(
         target = 0.25 * tol if loss.quadratic else max(0.25 * tol, INNER * gap)
         step, moved, bent, used = _newton_step(operator, loss, at, gradient, target * scale, max_passes - passes)
         passes += used
-        t, at, found = _line_search(
-            loss, outputs, moved, value, theta @ pull, step @ pull, step @ bent, gradient @ step
-        )
+        products = [float(p) for p in (theta @ pull, step @ pull, step @ bent, gradient @ step)]
+        t, at, found = _line_search(loss, outputs, moved, value, *products)
         if t == 0.0:
             break
         theta, outputs, pull, value = theta + t * step, outputs + t * moved, pull + t * bent, found

@@ -208,7 +208,7 @@ class Pairs(OutputLoss):
     def curvature_bound(self) -> Array:
         """Sum over an output's pairs of w / 4."""
         quarter = 0.25 * self.weights
-        return np.asarray(np.bincount(self.pairs.T.ravel(), np.tile(quarter, 2), self.n_outputs))
+        return np.asarray(np.bincount(self.pairs.T.ravel(), np.tile(quarter, 2), self.n_outputs), dtype=np.float64)
 
 
 class WithRegulariser(OutputLoss):
