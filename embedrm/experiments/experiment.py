@@ -43,6 +43,7 @@ class Experiment:
         self._data = _expanded(data or {})
         self.config = Config.read(self._data)
         self.model = build_model(self.config.parts)
+        self._draws = bool(seeds_of(self.model))
         if reads_prompts(self.config.parts) and "prompt" not in self.config.encoder.sides:
             raise Misfit(
                 "the model sends prompts to its experts, and encoder.sides leaves them out; add prompt.",
@@ -81,7 +82,7 @@ class Experiment:
 
     def seed_matters(self) -> bool:
         """Whether a seed changes the result: the model draws, or the training set is drawn."""
-        return self.config.training.size is not None or bool(seeds_of(self.model))
+        return self.config.training.size is not None or self._draws
 
     def identity(self, bench: Workbench, seed: int = 0) -> dict[str, Any]:
         """Return all that the result for one seed depends on, as JSON values; what :meth:`fingerprint` digests."""
@@ -98,7 +99,7 @@ class Experiment:
             "vectors": bench.vector_facts(config),
             "training": training,
             "evaluation": {"splits": chosen, "domains": _domains(config.evaluation.domains)},
-            "model": identity(seeded(build_model(config.parts), seed) if seed else self.model),
+            "model": identity(seeded(build_model(config.parts), seed) if seed and self._draws else self.model),
         }
 
     def fingerprint(self, bench: Workbench | None = None, seed: int = 0) -> str:

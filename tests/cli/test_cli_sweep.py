@@ -135,11 +135,12 @@ class TestSweep:
         assert "pip install 'embedrm[dask]'" in outcome.err
 
 
-class TestRuns:
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("runs")
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
 
+
+class TestRuns:
     @pytest.fixture
     def done(self, cli, study: str, folder: Path) -> None:
         if not (folder / "runs").exists():
