@@ -208,12 +208,13 @@ class TestDisk:
     def test_other_texts_models_and_settings_are_kept_apart(self, lm, tmp_path):
         lm.token_states(TEXTS, store_dir=tmp_path)
         lm.token_states(TEXTS[::-1], store_dir=tmp_path)
-        lm.token_states([TEXTS[0] + TEXTS[2], "", *TEXTS[3:]], store_dir=tmp_path)
+        for texts in (["ab", "c"], ["a", "bc"], ["abc", ""]):
+            lm.token_states(texts, store_dir=tmp_path)
         lm.token_states(TEXTS, store_dir=tmp_path, dtype="float16")
         load_language_model(str(lm.files.folder), max_length=32).token_states(TEXTS, store_dir=tmp_path)
         other = make_causal(tmp_path / "other" / "model", layers=2)
         load_language_model(str(other)).token_states(TEXTS, store_dir=tmp_path)
-        assert len([path for path in tmp_path.iterdir() if path.name != "other"]) == 6
+        assert len([path for path in tmp_path.iterdir() if path.name != "other"]) == 8
 
     def test_the_default_place(self, lm, tmp_path, monkeypatch):
         monkeypatch.setenv("EMBEDRM_HOME", str(tmp_path))
