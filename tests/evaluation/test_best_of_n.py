@@ -189,7 +189,8 @@ class TestUnbiased:
     def test_a_monotone_change_of_rewards_changes_no_choice(self):
         responses, reward = ragged(4)
         shift = np.random.default_rng(0).normal(size=responses.n_prompts)[responses.prompt_of]
-        facts = best_of_n_facts({"m": reward, "other": 0.5 * reward**3 + shift}, responses, **QUICK)
+        models = {"m": reward, "other": 0.5 * reward**3 + shift}
+        facts = best_of_n_facts(models, responses, ns=[1, 2, 3], **QUICK)
         assert values(facts, "m") == pytest.approx(values(facts, "other"), abs=1e-12)
         last = facts["differences"][0]["micro"][-1]
         assert (last["value"], last["p"]) == (pytest.approx(0.0, abs=1e-12), 1.0)
