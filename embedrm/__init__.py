@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 # Public name -> module. Nothing below is imported until it is asked for.
 _PUBLIC = {
+    "ARMHead": "embedrm.decoding.arm",
     "AdapterRewardModel": "embedrm.composites.adapters",
     "Annotator": "embedrm.numerics.annotation",
     "CalibratedRewardModel": "embedrm.composites.calibrated",
@@ -30,6 +31,7 @@ _PUBLIC = {
     "MixtureRewardModel": "embedrm.composites.mixture",
     "PooledRewardModel": "embedrm.composites.pooled",
     "PreferenceDataset": "embedrm.datasets",
+    "RADHead": "embedrm.decoding.rad",
     "RandomHead": "embedrm.heads.random",
     "RejectingRouter": "embedrm.routers.rejecting",
     "Report": "embedrm.reporting",
@@ -66,6 +68,8 @@ if TYPE_CHECKING:
     from embedrm.composites.routed import RoutedRewardModel
     from embedrm.datasets import PreferenceDataset, read_preferences
     from embedrm.datasets.bundled import load_bundled
+    from embedrm.decoding.arm import ARMHead
+    from embedrm.decoding.rad import RADHead
     from embedrm.encoders import load_encoder
     from embedrm.encoders.hashing import HashingEncoder
     from embedrm.encoders.merged import MergedEncoder

@@ -24,6 +24,8 @@ class NextTokenHead(PrefixHead):
     increments_: bool
     start_: Array
     keep_embeddings: bool
+    baseline: bool
+    bias: bool
 
     @property
     def weight_(self) -> Array:
@@ -33,6 +35,16 @@ class NextTokenHead(PrefixHead):
             return self.factors_["weight"]
         full: Array = self.factors_["left"] @ self.factors_["right"].transpose(0, 2, 1)
         return full
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers learned: of W (or its factors), of the baseline and the bias, where there are such, and in ``"total"``."""
+        check_is_fitted(self, "factors_")
+        counts = {
+            "weight": sum(a.size for a in self.factors_.values()),
+            "baseline": self.baseline_weight_.size if self.baseline else 0,
+            "bias": self.bias_.size if self.bias else 0,
+        }
+        return {**counts, "total": sum(counts.values())}
 
     def attach(self, embeddings: NDArray[Any]) -> NextTokenHead:
         """Give a loaded head the table that was not saved with it; another table is refused. Returns self."""

@@ -60,8 +60,8 @@ class ARMHead(NextTokenHead):
         lambda of :math:`\tfrac12\lambda(\lVert W\rVert^2 + \lVert w\rVert^2)` beside the mean loss, in units in which states
         and embeddings have mean square norm one; ``"cv"`` picks from ``l2_grid`` by held-out loss.
     tol : float
-        Gap to the minimum to reach, as a share of the loss of scores that are zero. With a rank, a round of both factors that
-        gains less than 100 times this share is the last.
+        Gap to the minimum to reach, as a share of the loss of scores that are zero. With a rank, a round of both factors
+        that gains less than 100 times this share is the last.
     max_passes : int
         Passes over the states, for each attribute, after which it stops.
     max_rounds : int
@@ -103,8 +103,6 @@ class ARMHead(NextTokenHead):
     The headline runs tune the backbone. Where the paper takes steps of AdamW, the losses here are convex in W (with a rank,
     in each factor) and solved to ``tol``, and a random token is drawn once for each position rather than anew each epoch.
     """
-
-    not_parameters = frozenset({"embeddings_", "start_"})
 
     def __init__(
         self,

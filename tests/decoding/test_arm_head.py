@@ -453,7 +453,7 @@ def test_saved_and_loaded_to_the_bit(options, tmp_path):
     assert loaded.get_params() == head.get_params()
     assert loaded.converged_ == head.converged_
     sizes = {None: 6 * 6, 2: 2 * 12}
-    assert n_parameters(head) == 2 * (sizes[head.rank] + 6 + 1)
+    assert n_parameters(head) == 2 * (sizes[head.rank] + 6 + head.bias)
     again, _, _ = fitted(**options)
     np.testing.assert_array_equal(again.weight_, head.weight_)
 
