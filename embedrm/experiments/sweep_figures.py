@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from embedrm.experiments.experiment_run import shown
-from embedrm.experiments.sweep_tidy import label, mean_interval, pareto, sort_key
+from embedrm.experiments.sweep_tidy import label, over_seeds, pareto, sort_key
 from embedrm.reporting import Figure
 from embedrm.reporting.figures import MAX_SERIES
 
 _WIDE = 30.0
 _MAX_POINTS = 400
+# Below this accuracy the line of chance is shown; above, it would only flatten the others.
+_NEAR_CHANCE = 0.56
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -35,8 +37,8 @@ def _is_numeric(values: Sequence[Any]) -> bool:
 def axis_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> list[Figure]:
     """Return one figure for each varied path: lines over numbers, dots with whiskers over names.
 
-    Lines are by the other path with the fewest values, if it has at most a dozen. A point is the mean over all else;
-    its whiskers are the interval over seeds where one variant is behind it, and over variants where there are several.
+    Lines are by the other path with the fewest values, if it has at most a dozen. A point is the mean over all else, and
+    its whiskers the interval of that mean over seeds.
     """
     out = []
     for path in varied:
@@ -62,11 +64,8 @@ def _groups(rows: Rows, by: str | None) -> list[tuple[str, Rows]]:
 def _cells(rows: Rows, path: str, values: Sequence[Any], split: str) -> list[dict[str, Any] | None]:
     out: list[dict[str, Any] | None] = []
     for value in values:
-        cells = [row["splits"][split] for row in rows if shown(row["settings"][path]) == shown(value)]
-        if not cells:
-            out.append(None)
-        else:
-            out.append(dict(cells[0]) if len(cells) == 1 else mean_interval([cell["value"] for cell in cells]))
+        mine = [row for row in rows if shown(row["settings"][path]) == shown(value)]
+        out.append(over_seeds(mine, split) if mine else None)
     return out
 
 
@@ -80,7 +79,8 @@ def _lines(rows: Rows, path: str, values: Sequence[Any], by: str | None, split: 
     log = len(positive) == len(values) and max(positive) / min(positive) >= _WIDE
     data: dict[str, Any] = {"series": series, "x_label": path, "y_label": _axis(metric, split)}
     data |= {"x_scale": "log"} if log else {}
-    data |= {"reference": [{"value": 0.5, "label": "chance"}]} if metric != "log_loss" else {}
+    near = metric != "log_loss" and min(min(one["y"]) for one in series) < _NEAR_CHANCE
+    data |= {"reference": [{"value": 0.5, "label": "chance"}]} if near else {}
     return Figure(f"over-{_slug(path)}", f"{_axis(metric, split)} over {path}", "lines", data, caption=_caption(by))
 
 
@@ -113,7 +113,7 @@ def _axis(metric: str, split: str) -> str:
 
 def _caption(by: str | None) -> str:
     apart = "" if by is None else f" Lines by {by}; other settings are averaged."
-    return f"Means with 95 % intervals over seeds, or over the variants that are averaged.{apart}"
+    return f"Means, with 95 % intervals over seeds where seeds change the result.{apart}"
 
 
 def cost_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> list[Figure]:

@@ -11,7 +11,7 @@ import numpy as np
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.experiments.experiment_run import settings_table, shown
 from embedrm.experiments.sweep_figures import axis_figures, cost_figures
-from embedrm.experiments.sweep_tidy import axis_values, label, mean_interval, pareto, sort_key, variant_rows
+from embedrm.experiments.sweep_tidy import axis_values, label, over_seeds, pareto, sort_key, variant_rows
 from embedrm.experiments.sweep_trials import OK
 from embedrm.reporting import Column, Report, Table, collect
 
@@ -234,12 +234,13 @@ def _effects(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metr
     cells = []
     for path in varied:
         for value in values_of(rows, path)[:_SHOWN]:
-            found = [row["splits"][split]["value"] for row in rows if shown(row["settings"][path]) == shown(value)]
+            mine = [row for row in rows if shown(row["settings"][path]) == shown(value)]
+            found = [row["splits"][split]["value"] for row in mine]
             cells.append(
                 {
                     "axis": path,
                     "value": shown(value),
-                    "mean": mean_interval(found)["value"],
+                    "mean": over_seeds(mine, split),
                     "low": min(found),
                     "high": max(found),
                     "n": len(found),
@@ -249,7 +250,7 @@ def _effects(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metr
         return None
     columns = [
         Column("value", "Value"),
-        Column("mean", "mean", "number", digits=3),
+        Column("mean", "mean", "interval"),
         Column("low", "lowest", "number", digits=3),
         Column("high", "highest", "number", digits=3),
         Column("n", "variants", "integer"),

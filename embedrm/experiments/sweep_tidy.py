@@ -104,6 +104,7 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
     """
     axes = axis_values(sweep)
     by_variant: dict[int, list[dict[str, Any]]] = {}
+    by_seed: dict[int, dict[int, dict[str, Any]]] = {}
     failures: dict[int, int] = {}
     missing: dict[int, int] = {}
     for trial in outcome.trials:
@@ -113,8 +114,10 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
             missing[trial.variant] = missing.get(trial.variant, 0) + 1
         elif record["status"] != OK:
             failures[trial.variant] = failures.get(trial.variant, 0) + 1
-        elif all(record is not other for other in held):
-            held.append(record)
+        else:
+            by_seed.setdefault(trial.variant, {})[trial.seed] = record
+            if all(record is not other for other in held):
+                held.append(record)
     rows = []
     for variant, records in by_variant.items():
         row: dict[str, Any] = {
@@ -124,16 +127,33 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
             "failed": failures.get(variant, 0),
             "missing": missing.get(variant, 0),
             "splits": {},
+            "by_seed": {},
         }
         if records:
             for split in records[0]["metrics"]:
                 row["splits"][split] = mean_interval([r["metrics"][split][metric] for r in records])
+                row["by_seed"][split] = {s: r["metrics"][split][metric] for s, r in by_seed[variant].items()}
             row["se"] = {s: records[0]["metrics"][s]["se"] for s in records[0]["metrics"]}
             for cost in COSTS:
                 known = [r[cost] for r in records if r.get(cost) is not None]
                 row[cost] = float(np.mean(known)) if known else None
         rows.append(row)
     return rows
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:
+    """Return the mean of several variants with its interval over seeds: variants are averaged seed by seed.
+
+    Only seeds that all of them have count towards the interval; where the seeds are one fit there is none.
+    """
+    mean = float(np.mean([row["splits"][split]["value"] for row in rows]))
+    common = set.intersection(*(set(row["by_seed"][split]) for row in rows))
+    values = [float(np.mean([row["by_seed"][split][seed] for row in rows])) for seed in sorted(common)]
+    cell = mean_interval(values) if len(set(values)) > 1 else {"low": None, "high": None}
+    if cell["low"] is None:
+        return {"value": mean, "low": None, "high": None, "n": len(values)}
+    # the mean of the seeds that all have is that of the interval
+    return cell
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:

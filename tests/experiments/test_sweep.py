@@ -345,7 +345,10 @@ class TestTables:
         assert [row["row"] for row in pivot] == ["20", "60"]
         np.testing.assert_allclose([[row[f"c{j}"] for j in range(3)] for row in pivot], means.to_numpy())
         by_axis = {(row["axis"], row["value"]): row for row in report.tables["axes"].rows}
-        assert by_axis["head.l2", "10"]["mean"] == pytest.approx(frame[frame["head.l2"] == 10].test_micro.mean())
+        mine = frame[frame["head.l2"] == 10].groupby("seed").test_micro.mean()
+        cell = by_axis["head.l2", "10"]["mean"]
+        assert cell["value"] == pytest.approx(mine.mean())
+        assert (cell["low"], cell["high"]) == pytest.approx(stats.t.interval(0.95, 1, mine.mean(), stats.sem(mine)))
         best = frame.groupby("variant").validation_micro.mean().idxmax()
         assert int(variants[0]["variant"]) == best
         assert {"over-head-l2", "over-featurizer-terms", "cost-parameters", "cost-seconds"} <= set(report.figures)
@@ -368,3 +371,17 @@ def test_the_centre_is_an_experiment_of_its_own() -> None:
     sweep = Sweep(Experiment({"head": {"name": "linear", "l2": 3}}), {"around": {"head.tol": [1e-5]}})
     assert [v.model.l2 for v in sweep.variants] == [3.0, 3.0]
     assert [v.model.tol for v in sweep.variants] == [1e-9, 1e-5]
+
+
+def test_variants_are_averaged_seed_by_seed() -> None:
+    from embedrm.experiments.sweep_tidy import over_seeds
+
+    def row(values: dict[int, float]) -> dict:
+        return {"splits": {"test": {"value": float(np.mean(list(values.values())))}}, "by_seed": {"test": values}}
+
+    # the variants lie far apart, the seeds do not: the interval is about the seeds
+    cell = over_seeds([row({0: 0.5, 1: 0.6}), row({0: 0.9, 1: 0.8})], "test")
+    assert cell == {"value": pytest.approx(0.7), "low": None, "high": None, "n": 2}
+    cell = over_seeds([row({0: 0.5, 1: 0.6, 2: 0.1}), row({0: 0.9, 1: 0.9})], "test")
+    low, high = stats.t.interval(0.95, 1, 0.725, stats.sem([0.7, 0.75]))
+    assert cell == {"value": pytest.approx(0.725), "low": pytest.approx(low), "high": pytest.approx(high), "n": 2}
