@@ -87,17 +87,17 @@ def differences_table(facts: Facts, name: str = "best-of-n-differences") -> Tabl
         for j in shown_places(facts):
             cell = difference["micro"][j]
             if facts["ns"][j] > 1:
-                rows.append(
-                    {
-                        "what": f"{difference['model']} − {difference['reference']}",
-                        "n": facts["ns"][j],
-                        "micro": _ends(cell),
-                        "p": cell["p"],
-                        "p_holm": cell["p_holm"],
-                        "prompts": facts["n_prompts"][j],
-                    }
-                    | ({"macro": _ends(difference["macro"][j])} if len(facts["domains"]) > 1 else {})
-                )
+                row: dict[str, Any] = {
+                    "what": f"{difference['model']} − {difference['reference']}",
+                    "n": facts["ns"][j],
+                    "micro": _ends(cell),
+                    "p": cell["p"],
+                    "p_holm": cell["p_holm"],
+                    "prompts": facts["n_prompts"][j],
+                }
+                if len(facts["domains"]) > 1:
+                    row["macro"] = _ends(difference["macro"][j])
+                rows.append(row)
     caption = "Both choose for the same prompts, and the bootstrap draws the same prompt groups for both."
     return Table(name, "Differences", columns, rows, caption=caption, row_groups="what")
 
