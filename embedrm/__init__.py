@@ -17,6 +17,7 @@ _PUBLIC = {
     "EmbeddedResponses": "embedrm.preferences",
     "EmbeddingStore": "embedrm.store",
     "EnsembleRewardModel": "embedrm.composites.ensemble",
+    "Experiment": "embedrm.experiments.experiment",
     "Featurizer": "embedrm.featurizers",
     "GBDTHead": "embedrm.heads.gbdt",
     "HashingEncoder": "embedrm.encoders.hashing",
@@ -40,6 +41,7 @@ _PUBLIC = {
     "RoutedRewardModel": "embedrm.composites.routed",
     "SentenceEncoder": "embedrm.encoders.sentence",
     "SklearnRouter": "embedrm.routers.scikit",
+    "Sweep": "embedrm.experiments.sweep",
     "TunedEncoder": "embedrm.tuning.tuned",
     "TuningConfig": "embedrm.tuning.config",
     "annotate": "embedrm.annotation",
@@ -76,6 +78,8 @@ if TYPE_CHECKING:
     from embedrm.encoders.sentence import SentenceEncoder
     from embedrm.encoding import encode
     from embedrm.evaluation.connectivity import diagnose_comparisons
+    from embedrm.experiments.experiment import Experiment
+    from embedrm.experiments.sweep import Sweep
     from embedrm.featurizers import Featurizer
     from embedrm.heads.gbdt import GBDTHead
     from embedrm.heads.length import LengthHead
