@@ -94,3 +94,15 @@ def test_the_tour_without_validation_pairs_chooses_nothing(home):
     findings, section = PAPERS.get("lin2024")().tour(prepare(few, encoder="hashing", store=EmbeddingStore(home / "h")))
     assert "in the split validation" in findings[0]
     assert not section.tables
+
+
+def test_other_names_of_domains_are_told(home, base):
+    data = in_domains(("chat", "sums"))
+    paper = lin2024.Lin2024({"sums": "math"}, objective="contrastive")
+    plan = paper.plan_literal("quick", data, base)
+    assert [(t.name, t.domains) for t in plan.targets] == [("math", ("sums",))]
+    assert plan.arms[1].config.objective == "contrastive"
+    embedded = prepare(data, encoder="hashing", store=EmbeddingStore(home / "h"))
+    assert "merged with math" in paper.tour(embedded)[0][0]
+    with pytest.raises(InvalidInputError, match="'sumz'"):
+        lin2024.Lin2024({"sumz": "math"}).tour(embedded)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedrm.errors import InvalidInputError
 from embedrm.evaluation.claims import VERDICTS
-from embedrm.experiments.merging_arms import KNOWN_TARGETS, Target, find_targets
+from embedrm.experiments.merging_arms import KNOWN_TARGETS, STAND_IN, Target, find_targets
 from embedrm.experiments.merging_curves import sweep_facts
 from embedrm.experiments.merging_report import chosen_table, curves_figure, signed
 from embedrm.experiments.papers import PAPERS
@@ -40,7 +40,16 @@ _VERDICTS = (
 
 @PAPERS.register("lin2024")
 class Lin2024(Paper):
-    """Reward models merged with domain models."""
+    """Reward models merged with domain models.
+
+    Parameters
+    ----------
+    targets : mapping of domain to str, optional
+        Which domains of the data are merged towards, and under which name; known names of math, code and medicine where
+        absent.
+    objective : {"masked-token", "contrastive"}
+        What moves the domain encoders.
+    """
 
     title = "Reward models merged with domain models"
     citation = (
@@ -55,6 +64,9 @@ class Lin2024(Paper):
     has_literal = True
     always_literal = True
 
+    def __init__(self, targets: Mapping[str, str] | None = None, objective: str = "masked-token") -> None:
+        self.targets, self.objective = targets, objective
+
     def estimate(self, preset: str = "quick", data: PreferenceDataset | None = None) -> str:
         """Say how long merging and scoring take; tuning is estimated apart, by the plan."""
         return (
@@ -66,11 +78,11 @@ class Lin2024(Paper):
         """Lay out the encoders to tune and merge."""
         from embedrm.experiments.merging_encoders import EncoderMergePlan
 
-        return EncoderMergePlan(data, preset, encoder)
+        return EncoderMergePlan(data, preset, encoder, targets=self.targets, objective=self.objective)
 
     def tour(self, data: StudyData, progress: Progress = silent) -> tuple[list[str], Section]:
         """Linear heads over lambda, a general one with each target's own: merged soups, and why they are averages."""
-        targets, notes = _targets(data)
+        targets, notes = _targets(data, self.targets)
         step = progress("merge linear heads")
         facts = {}
         for done, target in enumerate(targets, start=1):
@@ -100,14 +112,15 @@ class Lin2024(Paper):
         """Encoder-level merging first, then heads on frozen vectors, claims and verdicts."""
         report = Report("reproduction", self.title, notes=[data.sentence(), f"{self.citation} Here: {self.setting}"])
         n_resamples = N_RESAMPLES if preset == "quick" else 5 * N_RESAMPLES
-        targets, notes = _targets(data)
+        targets, notes = _targets(data, self.targets)
         studies: list[EncoderMergeStudy | HeadMergeStudy] = []
         if literal is not None:
             studies.append(literal.run(progress=progress, n_resamples=n_resamples))
         elif self.why_not:
             report.summary.append(self.why_not)
         general = set(data.train.domains) - {d for t in targets for d in t.domains}
-        if general and any(set(t.domains) & set(KNOWN_TARGETS) for t in targets):
+        known = {*KNOWN_TARGETS, STAND_IN[1]} if self.targets is None else set(self.targets)
+        if general and any(set(t.domains) & known for t in targets):
             studies.append(_heads(data, targets, preset, progress, n_resamples))
             report.notes += notes
         claims = [claim for study in studies for claim in study.claims]
@@ -128,12 +141,14 @@ class Lin2024(Paper):
         return report
 
 
-def _targets(data: StudyData) -> tuple[list[Target], list[str]]:
+def _targets(data: StudyData, chosen: Mapping[str, str] | None) -> tuple[list[Target], list[str]]:
     """Targets with pairs in every split; where no domain is known as one, each domain in turn is taken."""
     trained = data.train.domains
     try:
-        found, notes = find_targets(trained), []
+        found, notes = find_targets(trained, chosen), []
     except InvalidInputError:
+        if chosen is not None:
+            raise
         found = [Target(d, (d,)) for d in trained] if len(trained) > 1 else []
         notes = [
             "None of these domains is known as math, code or medicine beside others; each is merged towards in turn."
