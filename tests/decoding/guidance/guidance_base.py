@@ -101,6 +101,9 @@ class RadHead(PrefixHead):
             self.rewards(np.stack([state(lm, [BOS, token]) for token in range(lm.vocab_size)])).mean(axis=0) - 0.5
         )
 
+    def fit(self) -> RadHead:
+        return self
+
     def rewards(self, h: np.ndarray) -> np.ndarray:
         return 0.5 + np.tanh(h @ self.first) @ self.second - self.mean
 
@@ -118,6 +121,9 @@ class ArmHead(PrefixHead):
         self.w = rng.standard_normal((2, lm.dim)) / 20
         self.weight = rng.standard_normal((2, lm.dim, lm.dim)) / 25
         self.model_ = lm.fingerprint()
+
+    def fit(self) -> ArmHead:
+        return self
 
     def next_rewards(self, h: np.ndarray, ids: np.ndarray | None = None) -> np.ndarray:
         queries = np.einsum("ade,ne->nad", self.weight, h)
