@@ -9,7 +9,7 @@ from embedrm import EmbeddedPreferences, Featurizer, LengthHead, LinearHead, MLP
 from embedrm.checks import example_preferences
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers.linear_map import LinearMap
-from embedrm.merging.sweep import LAMBDAS, sweep_heads
+from embedrm.merging.sweep import LAMBDAS, choose_lambda, sweep_heads, sweep_margins
 from embedrm.merging.trunks import train_trunk
 from embedrm.numerics.bradley_terry import log_loss
 
@@ -191,3 +191,46 @@ def test_models_that_do_not_fit_together_are_refused():
         sweep_heads(*linear_pair(), VALIDATION)
     with pytest.raises(InvalidInputError, match="LengthHead for general"):
         sweep_heads(LengthHead().fit(TRAIN), linear_pair()[0], VALIDATION)
+
+
+@pytest.mark.parametrize("hidden", [(8,), (6, 4), (5, 4, 3)])
+@pytest.mark.parametrize("layers", ["all", "trunk"])
+def test_margins_of_perceptrons_on_the_line_between_two(hidden, layers):
+    options = {**MLP, "hidden": hidden}
+    start = MLPHead(**options).initialise(TRAIN)
+    general = MLPHead(**options).fit_from(TRAIN, start)
+    domain = MLPHead(**options).fit_from(TRAIN.in_domain("alpha"), start)
+    found = sweep_margins(general, domain, {"test": TEST, "some": TEST[:5]}, layers=layers)
+    np.testing.assert_array_equal(found["test"][0], general.margins(TEST))
+    for i in (3, 10, 20):
+        merged = merge_heads([general, domain], [1 - LAMBDAS[i], LAMBDAS[i]], layers=layers)
+        for name, prefs in (("test", TEST), ("some", TEST[:5])):
+            np.testing.assert_allclose(found[name][i], merged.margins(prefs), rtol=1e-4, atol=1e-5)
+
+
+def test_margins_of_perceptrons_that_are_aligned_first():
+    one, other = (MLPHead(**MLP, random_state=seed).fit(TRAIN) for seed in (0, 1))
+    with pytest.raises(InvalidInputError, match="align=True"):
+        sweep_margins(one, other, {"test": TEST})
+    found = sweep_margins(one, other, {"test": TEST}, align=True)["test"]
+    merged = merge_heads([one, other], [0.6, 0.4], align=True)
+    np.testing.assert_allclose(found[8], merged.margins(TEST), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[-1], other.margins(TEST), rtol=1e-4, atol=1e-5)
+
+
+def test_vectors_that_are_not_finite_are_told_of(monkeypatch):
+    start = MLPHead(**MLP).initialise(TRAIN)
+    heads = [MLPHead(**MLP).fit_from(prefs, start) for prefs in (TRAIN, TRAIN.in_domain("alpha"))]
+    responses = TEST.responses
+    broken = responses.view("response:final").copy()
+    broken[TEST.active[0]] = np.nan
+    views = {**responses.views, "response:final": broken}
+    monkeypatch.setattr(responses, "views", views)
+    with pytest.raises(InvalidInputError, match=f"no finite reward for 1 of {len(TEST.active)} responses"):
+        sweep_margins(*heads, {"test": TEST})
+
+
+def test_the_choice_among_equals():
+    assert choose_lambda((0.0, 0.5, 1.0), [0.2, 0.7, 0.7 - 1e-14]) == (0.5, 0.7, 2)
+    assert choose_lambda((1.0, 0.5, 0.0), [0.7, 0.7, 0.2]) == (0.5, 0.7, 2)
+    assert choose_lambda((0.0, 0.5, 1.0), [0.2, 0.1, 0.3], lowest=True) == (0.5, 0.1, 1)
