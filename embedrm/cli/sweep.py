@@ -160,11 +160,14 @@ def sweep(
             store=kept,
             progress=progress,
         )
+    place = made.place(output)
+    if place != Path(output):
+        console.note(f"the tables in {output} are of another sweep; those of this one are in {place}")
     rows = trial_rows(made, outcome)
-    files = write_tidy(rows, output, made.space.paths)
+    files = write_tidy(rows, place, made.space.paths)
     paths = None if pivot is None else [part.strip() for part in pivot.split(",")]
     report = made.report(outcome, metric=metric, pivot=paths, command=command_line(), started=started)
-    console.report(report, output)
+    console.report(report, str(place))
     console.note(f"every trial is in {files['csv']} and {Path(files['parquet']).name}")
     for note in outcome.notes:
         console.note(note)

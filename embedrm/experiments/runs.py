@@ -18,7 +18,17 @@ from embedrm.experiments.sweep_trials import FILE, OK, TrialFile
 
 RUN, SWEEP = "run", "sweep"
 # What runs and sweeps write into their folder; nothing else is ever deleted.
-OWN_FILES = (FILE, SAVED, "data.json", "trials.csv", "trials.parquet", "report.json", "report.md", "report.html")
+OWN_FILES = (
+    FILE,
+    SAVED,
+    "sweep.yaml",
+    "data.json",
+    "trials.csv",
+    "trials.parquet",
+    "report.json",
+    "report.md",
+    "report.html",
+)
 OWN_FOLDERS = ("figures", "claims", "running")
 _MAX_DEPTH = 6
 
@@ -201,7 +211,9 @@ def remove_run(folder: str | Path) -> dict[str, Any]:
         if working:
             raise InvalidInputError(f"a sweep is at work in {run.folder} ({', '.join(working)}); stop it first")
     freed = 0
-    for name in (*OWN_FILES, *OWN_FOLDERS):
+    # tables of further sweeps that share the results
+    others = [p.name for p in run.folder.glob("sweep-*") if (p / "sweep.yaml").is_file()]
+    for name in (*OWN_FILES, *OWN_FOLDERS, *others):
         path = run.folder / name
         inside = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else []
         freed += sum(p.stat().st_size for p in inside)

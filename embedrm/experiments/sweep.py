@@ -6,16 +6,17 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedrm.errors import DataError, InvalidInputError
 from embedrm.experiments.experiment import Experiment
 from embedrm.experiments.experiment_config import KEYS, read_seeds
-from embedrm.experiments.experiment_files import Misfit, line_of, read_file
+from embedrm.experiments.experiment_files import Misfit, line_of, read_file, to_yaml
 from embedrm.experiments.running import Workbench
 from embedrm.experiments.sweep_space import Space
-from embedrm.experiments.sweep_trials import OK, TrialFile, write_whole
+from embedrm.experiments.sweep_trials import OK, TrialFile, write_once, write_whole
 from embedrm.experiments.sweep_work import Work
 from embedrm.progress import Progress, silent
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from embedrm.reporting import Report
     from embedrm.store import EmbeddingStore
 
-MEMO = "data.json"
+MEMO, SAVED_SWEEP = "data.json", "sweep.yaml"
 # Seconds between looks at what other sweeps of the folder are doing.
 _PATIENCE = 0.3
 _MOST_IN_A_BUNDLE = 16
@@ -155,8 +156,9 @@ class Sweep:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that give this sweep again."""
-        seeds: Any = list(self.seeds)
-        return {**self.experiment.to_dict(), "seeds": seeds, "sweep": self.space.written()}
+        centre = {k: v for k, v in self.experiment.to_dict().items() if k not in ("seeds", "sweep")}
+        # as a file has it, so that a sweep and the same sweep read back are written alike
+        return json.loads(json.dumps({**centre, "seeds": list(self.seeds), "sweep": self.space.written()}))
 
     def plan(self, bench: Workbench | None = None) -> list[Trial]:
         """Return every trial with its fingerprint: variants in their order, and the seeds of each."""
@@ -246,6 +248,17 @@ class Sweep:
             "failed": len(states) - states.count(OK),
             "to_compute": len(names) - len(states),
         }
+
+    def place(self, folder: str | Path) -> Path:
+        """Return where the tables and the report of this sweep belong, and leave ``sweep.yaml`` there.
+
+        That is the folder itself, or ``sweep-XXXXXXXX`` in it where another sweep's tables are: results are shared, and
+        one sweep's tables never replace another's.
+        """
+        text = to_yaml(self.to_dict())
+        root = Path(folder)
+        own = root / f"sweep-{blake2b(text.encode(), digest_size=4).hexdigest()}"
+        return root if write_once(root / SAVED_SWEEP, text) else own if write_once(own / SAVED_SWEEP, text) else root
 
     def report(self, outcome: Outcome, **options: Any) -> Report:
         """Return the report of what was found; see :func:`embedrm.experiments.sweep_report.sweep_report`."""

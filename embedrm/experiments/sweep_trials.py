@@ -162,3 +162,19 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_once(path: Path, text: str) -> bool:
+    """Write a file whole where there is none; return whether it holds this text now."""
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+        write_whole(temporary, text.encode("utf-8"))
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise InvalidInputError(f"cannot write {path}: {error.strerror or error}; choose another folder") from None
+        finally:
+            temporary.unlink()
+    return path.read_text(encoding="utf-8") == text

@@ -87,6 +87,22 @@ class TestSweep:
         assert "0 computed now, 4 finished before" in " ".join(again.out.split())
         assert Path("s/trials.jsonl").read_bytes() == kept
 
+    def test_another_sweep_of_the_folder_has_tables_of_its_own(self, cli, study: str) -> None:
+        assert cli(f"sweep {study} -o s --grid head.l2=0.01,1").code == 0
+        first = {path.name: path.read_bytes() for path in Path("s").iterdir() if path.is_file()}
+        outcome = cli(f"sweep {study} -o s --grid head.l2=0.01,2 --json")
+        assert outcome.code == 0, outcome.err
+        [other] = Path("s").glob("sweep-*")
+        assert len(pd.read_csv(other / "trials.csv")) == 2
+        assert "1 computed now, 1 finished before" in outcome.json()["summary"][0]
+        for name in ("report.html", "trials.csv", "sweep.yaml"):
+            assert Path("s", name).read_bytes() == first[name]
+        # the first one again finds its own place, and its file is a sweep
+        assert cli("sweep s/sweep.yaml -o s").code == 0
+        assert len(list(Path("s").glob("sweep-*"))) == 1
+        assert cli("runs rm s --yes").code == 0
+        assert not Path("s").exists()
+
     def test_axes_of_the_file_and_of_the_command_line(self, cli, study: str) -> None:
         Path(study).write_text(
             STUDY + "sweep:\n  grid: {head.l2: [0.1, 1]}\n  list: [{head: linear}, {head: random}]\n"
