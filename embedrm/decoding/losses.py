@@ -191,7 +191,9 @@ class Pairs(OutputLoss):
 
     def _scatter(self, pull: Array) -> Array:
         first, second = self.pairs.T
-        return np.bincount(first, pull, self.n_outputs) - np.bincount(second, pull, self.n_outputs)
+        out: Array = np.bincount(first, pull, self.n_outputs).astype(np.float64)
+        out -= np.bincount(second, pull, self.n_outputs)
+        return out
 
     def evaluate(self, outputs: Array) -> Point:
         """Value and slopes; the curvature is not diagonal."""
