@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,22 +209,29 @@ def remove_run(folder: str | Path) -> dict[str, Any]:
             working = claims.living()
         if working:
             raise InvalidInputError(f"a sweep is at work in {run.folder} ({', '.join(working)}); stop it first")
-    freed = 0
-    # tables of further sweeps that share the results
-    others = [p.name for p in run.folder.glob("sweep-*") if (p / "sweep.yaml").is_file()]
-    for name in (*OWN_FILES, *OWN_FOLDERS, *others):
-        path = run.folder / name
-        inside = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else []
-        freed += sum(p.stat().st_size for p in inside)
-        # the results go last: until then the folder is known for what it is
-        if name == FILE:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    (run.folder / FILE).unlink()
+    freed = _clear(run.folder)
     kept = sorted(path.name for path in run.folder.iterdir())
     if not kept:
         run.folder.rmdir()
     return {"folder": str(run.folder), "bytes_freed": freed, "kept": kept}
+
+
+def _clear(folder: Path) -> int:
+    """Delete what is a run's or a sweep's own in one folder; return the bytes. The results go last."""
+    figures = [p for p in (folder / "figures").glob("*") if p.suffix in (".svg", ".png")]
+    inner = [p for name in ("claims", "running") for p in (folder / name).rglob("*") if p.is_file()]
+    freed = 0
+    for other in folder.glob("sweep-*"):
+        if (other / "sweep.yaml").is_file():
+            freed += _clear(other)
+            if not any(other.iterdir()):
+                other.rmdir()
+    for path in (*figures, *inner, *(folder / name for name in reversed(OWN_FILES))):
+        if path.is_file():
+            freed += path.stat().st_size
+            path.unlink()
+    for name in OWN_FOLDERS:
+        for place in (*(folder / name).glob("*/"), folder / name):
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
+    return freed

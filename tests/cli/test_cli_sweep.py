@@ -199,11 +199,12 @@ class TestRuns:
     @pytest.mark.usefixtures("done")
     def test_rm_deletes_what_is_its_own_and_asks(self, cli) -> None:
         Path("runs/many/notes.txt").write_text("mine")
+        Path("runs/many/figures/mine.txt").write_text("mine")
         assert cli("runs rm runs/many").code == 2
         assert Path("runs/many/trials.jsonl").exists()
         outcome = cli("runs rm runs/many --yes --json")
-        assert outcome.json()["kept"] == ["notes.txt"]
-        assert [path.name for path in Path("runs/many").iterdir()] == ["notes.txt"]
+        assert outcome.json()["kept"] == ["figures", "notes.txt"]
+        assert sorted(path.name for path in Path("runs/many").rglob("*.*")) == ["mine.txt", "notes.txt"]
         assert cli("runs rm runs/many --yes").code == 2
         assert cli("runs rm runs/one --yes").code == 0
         assert not Path("runs/one").exists()
