@@ -27,7 +27,7 @@ from guidance_base import (
 from embedrm.decoding.processors import ARMProcessor, RADProcessor
 from embedrm.errors import InvalidInputError
 
-STEPS, BETA = 10, 6.0
+STEPS, BETA = 8, 6.0
 FILTERS = [{"top_k": 5}, {"top_p": 0.8}, {"top_k": 9, "top_p": 0.7}]
 METHODS = {"rad": (RADProcessor, RadHead, rad_reward), "arm": (ARMProcessor, ArmHead, arm_reward)}
 
@@ -47,7 +47,7 @@ class TestAgainstTheSlowDecoder:
     def test_a_padded_batch(self, method, choice, separate, greedy):
         lm = tiny_lm()
         processor, reward = made(method, lm, reward_lm=tiny_lm(seed=5) if separate else None, **choice)
-        for seed in (1, 2):
+        for seed in (1,) if greedy else (1, 2):
             output = decode(lm, PROMPTS, processor, steps=STEPS, seed=seed, greedy=greedy)
             slow = slow_decode(lm, PROMPTS, reward, beta=BETA, steps=STEPS, greedy=greedy, seed=seed, **choice)
             assert new_tokens(lm, PROMPTS, output) == slow
@@ -72,8 +72,8 @@ class TestAgainstTheSlowDecoder:
         eos = int(plain.flatten().mode().values)
         endings = set()
         for seed in range(4):
-            output = decode(lm, PROMPTS, processor, steps=24, seed=seed, eos_token_id=eos)
-            slow = slow_decode(lm, PROMPTS, reward, beta=BETA, steps=24, seed=seed, top_k=8, eos=eos)
+            output = decode(lm, PROMPTS, processor, steps=16, seed=seed, eos_token_id=eos)
+            slow = slow_decode(lm, PROMPTS, reward, beta=BETA, steps=16, seed=seed, top_k=8, eos=eos)
             assert new_tokens(lm, PROMPTS, output, eos) == slow
             endings |= {len(row) for row in slow if row[-1] == eos}
         assert len(endings) > 2, "no sequence ended before the others: the test shows nothing"
