@@ -343,3 +343,23 @@ def test_other_inputs_that_are_refused():
 
 def test_it_is_registered():
     assert PREFIX_HEADS.get("rad") is RADHead
+
+
+def test_the_batches_of_an_epoch_make_up_the_mean_loss():
+    states, _ = random_states(300)
+    labels = labels_of(states, 2, missing=0.3)
+    still = {"hidden": (4,), "learning_rate": 1e-12, "max_epochs": 1, "early_stopping": False, "batch_rows": 32}
+    head = RADHead(**still).fit(states, labels)
+    rewards, total = head.rewards(states.states), 0.0
+    for a in range(2):
+        known = np.flatnonzero(~np.isnan(labels[:, a]))
+        for i in known:
+            t = np.arange(1, states.lengths[i] + 1)
+            gap = rewards[states.offsets[i] + t, a] - labels[i, a]
+            total += (2 * t / (t[-1] * (t[-1] + 1)) * gap**2).sum() / len(known)
+    assert head.train_losses_[0] == pytest.approx(total, rel=0.02)
+    pairs = np.random.default_rng(0).integers(0, 300, (400, 2))
+    paired = RADHead(objective="bradley-terry", **still).fit(states, pairs=pairs)
+    scores = paired.text_rewards(states)[:, 0]
+    margins = scores[pairs[:, 0]] - scores[pairs[:, 1]]
+    assert paired.train_losses_[0] == pytest.approx(np.logaddexp(0, -margins).mean(), rel=0.02)
