@@ -134,13 +134,14 @@ def _domains(value: Any) -> list[str] | None:
     return names_of(value)
 
 
-def _mains() -> dict[str, str]:
+def section_mains() -> dict[str, str]:
+    """Return the key of each section that a simple value in its place stands for."""
     return {**{name: kind.main for name, kind in SECTIONS.items()}, **MODEL_PARTS}
 
 
 def _expanded(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data with every section that is a simple value written as a mapping; nested data are copied."""
-    mains = _mains()
+    mains = section_mains()
     out: dict[str, Any] = {}
     for key, value in data.items():
         if key in mains and value is None:
@@ -163,7 +164,7 @@ _NAMED = ("head", "model", "router", "encoder", "objective", "project")
 
 def changed(data: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return plain data with dotted paths set; whole sections first, so that ``head=mlp head.l2=1`` means what it says."""
-    mains = _mains()
+    mains = section_mains()
     out: dict[str, Any] = dict(data)
     for path in sorted(settings, key=lambda p: p.count(".")):
         value, names = _copied(settings[path]), path.split(".")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedrm.experiments.experiment import section_mains
 from embedrm.experiments.experiment_run import leaves, shown
 from embedrm.experiments.sweep_trials import OK, write_whole
 
@@ -20,12 +21,17 @@ METRICS = ("micro", "macro", "log_loss", "se", "n_pairs")
 
 
 def axis_values(sweep: Sweep) -> dict[str, list[Any]]:
-    """Return the value of every varied path in each variant, also where another part of the sweep varies it."""
-    centre = leaves(sweep.experiment.to_dict())
+    """Return the value of every varied path in each variant; None where the variant leaves it to the default."""
+    mains = section_mains()
+    written = [leaves(variant.to_dict()) for variant in sweep.variants]
     out: dict[str, list[Any]] = {}
     for path in sweep.space.paths:
-        default = centre.get(path)
-        out[path] = [settings.get(path, default) for settings in sweep.settings]
+        # a section that is named alone stands for its main value
+        own = f"{path}.{mains[path]}" if path in mains else path
+        out[path] = [
+            settings[path] if path in settings else one.get(path, one.get(own))
+            for settings, one in zip(sweep.settings, written)
+        ]
     return out
 
 
@@ -71,11 +77,11 @@ def write_tidy(rows: Sequence[Mapping[str, Any]], folder: str | Path, axes: Sequ
 
     frame = pd.DataFrame([dict(row) for row in rows])
     for path in axes:
-        column = frame[path]
-        plain = [isinstance(v, (int, float)) and not isinstance(v, bool) for v in column]
-        if not all(plain):
-            # one type a column: what is not a number is written as it would be typed
-            frame[path] = [None if v is None else shown(v) for v in column]
+        # not from the frame, which has made NaN of what is absent
+        column = [row[path] for row in rows]
+        if not all(v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in column):
+            # one type a column: where some are not numbers, all are written as they would be typed
+            frame[path] = pd.Series([None if v is None else shown(v) for v in column], dtype=object)
     root = Path(folder)
     csv, parquet = root / "trials.csv", root / "trials.parquet"
     write_whole(csv, frame.to_csv(index=False).encode("utf-8"))

@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,9 @@ class Work:
         """Compute until nothing is left, the time is over, or all that is left is in the hands of other processes."""
         import joblib
 
+        # vectors have a progress of their own, and are no part of the pace of trials
+        with suppress(EmbedRMError, MemoryError):
+            self.bench.prepared(self.sweep.variants[self.trial_of[self.wanted[0]].variant].config)
         total, began_with = self.outcome.distinct, len(self.left)
         step = progress("sweep (trials)")
         alone = jobs == 1 and backend == "loky"

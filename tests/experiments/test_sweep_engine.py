@@ -309,6 +309,20 @@ class TestTables:
             assert frame["test_micro"].tolist() == pytest.approx([row["test_micro"] for row in rows])
             assert frame["data.domains"][2] == json.dumps(["sea", "tea"])
 
+    def test_values_are_those_of_each_variant(self, prefs: EmbeddedPreferences, tmp_path: Path) -> None:
+        around = {"head.l2": [1.0], "head": ["prototype"], "training.size": [30], "featurizer": [{"scale": "none"}]}
+        sweep = Sweep({"head": {"name": "linear", "l2": 0.1}}, {"around": around})
+        rows = trial_rows(sweep, sweep.run(tmp_path, preferences=prefs))
+        assert [row["head"] for row in rows] == ["linear", "linear", "prototype", "linear", "linear"]
+        # what another head does not have is not said of it
+        assert [row["head.l2"] for row in rows] == [0.1, 1.0, None, 0.1, 0.1]
+        assert [row["training.size"] for row in rows] == [None, None, None, 30, None]
+        assert [row["featurizer"] for row in rows] == [None, None, None, None, {"scale": "none"}]
+        frame = pd.read_parquet(write_tidy(rows, tmp_path, sweep.space.paths)["parquet"])
+        assert frame["head.l2"].isna().tolist() == [False, False, True, False, False]
+        assert frame["featurizer"].tolist()[-1] == json.dumps({"scale": "none"})
+        assert sweep.report(sweep.run(tmp_path, preferences=prefs)).save(tmp_path / "report")
+
     def test_intervals_are_over_seeds(self) -> None:
         values = [0.61, 0.65, 0.7, 0.66]
         cell = mean_interval(values)
