@@ -174,7 +174,9 @@ def leaves(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Return a setting's value as it would be typed."""
+    """Return a setting's value as a reader knows it; None is the default."""
+    if value is None:
+        return "default"
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value == int(value) and abs(value) < 1e6:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from embedrm.experiments.experiment_run import shown
-from embedrm.experiments.sweep_tidy import label, over_seeds, pareto, sort_key
+from embedrm.experiments.sweep_tidy import comparable, label, over_seeds, pareto, sort_key
 from embedrm.reporting import Figure
 from embedrm.reporting.figures import MAX_SERIES
 
@@ -34,7 +34,7 @@ def _is_numeric(values: Sequence[Any]) -> bool:
     return all(isinstance(v, (int, float)) and not isinstance(v, bool) and np.isfinite(v) for v in values)
 
 
-def axis_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> list[Figure]:
+def axis_figures(rows: Sequence[dict[str, Any]], varied: Sequence[str], split: str, metric: str) -> list[Figure]:
     """Return one figure for each varied path: lines over numbers, dots with whiskers over names.
 
     Lines are by the other path with the fewest values, if it has at most a dozen. A point is the mean over all else, and
@@ -42,13 +42,17 @@ def axis_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> 
     """
     out = []
     for path in varied:
-        values = _values(rows, path)
+        alike = comparable(rows, path)
+        values = _values(alike, path)
+        known = [v for v in values if v is not None]
+        # a default among numbers has no place on their axis; the table has it
+        values = known if len(known) > 1 and _is_numeric(known) else values
         if len(values) < 2:
             continue
-        others = [p for p in varied if p != path and 2 <= len(_values(rows, p)) <= MAX_SERIES]
-        by = min(others, key=lambda p: len(_values(rows, p))) if others else None
+        others = [p for p in varied if p != path and 2 <= len(_values(alike, p)) <= MAX_SERIES]
+        by = min(others, key=lambda p: len(_values(alike, p))) if others else None
         draw = _lines if _is_numeric(values) else _dots
-        out.append(draw(rows, path, values, by, split, metric))
+        out.append(draw(alike, path, values, by, split, metric))
     return out
 
 

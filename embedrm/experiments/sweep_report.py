@@ -11,7 +11,7 @@ import numpy as np
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.experiments.experiment_run import settings_table, shown
 from embedrm.experiments.sweep_figures import axis_figures, cost_figures
-from embedrm.experiments.sweep_tidy import axis_values, label, over_seeds, pareto, sort_key, variant_rows
+from embedrm.experiments.sweep_tidy import axis_values, comparable, label, over_seeds, pareto, sort_key, variant_rows
 from embedrm.experiments.sweep_trials import OK
 from embedrm.reporting import Column, Report, Table, collect
 
@@ -66,7 +66,9 @@ def sweep_report(
         best_first = _ordered(done, splits, metric)
         report.add_section("Variants", tables=[_variants(best_first, varied, splits, metric)])
         chosen = _pivot_axes(pivot, varied, axes)
-        table = None if chosen is None else _pivot(done, *chosen, shown_on, metric)
+        # settings that are varied one at a time meet in no table
+        sparse = sweep.space.around and pivot is None
+        table = None if chosen is None or sparse else _pivot(done, *chosen, shown_on, metric)
         effects = _effects(done, varied, shown_on, metric)
         report.add_section(
             "What each setting did",
@@ -233,8 +235,9 @@ def _effects(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metr
     """For each value of each axis the mean and the range over all variants that have it."""
     cells = []
     for path in varied:
-        for value in values_of(rows, path)[:_SHOWN]:
-            mine = [row for row in rows if shown(row["settings"][path]) == shown(value)]
+        alike = comparable(rows, path)
+        for value in values_of(alike, path)[:_SHOWN]:
+            mine = [row for row in alike if shown(row["settings"][path]) == shown(value)]
             found = [row["splits"][split]["value"] for row in mine]
             cells.append(
                 {

@@ -129,6 +129,8 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
         row: dict[str, Any] = {
             "variant": variant,
             "settings": {path: values[variant] for path, values in axes.items()},
+            # axes that are varied one at a time, and that this variant moves away from the centre
+            "moved": [path for path in sweep.space.around if path in sweep.settings[variant]],
             "n_seeds": len(records),
             "failed": failures.get(variant, 0),
             "missing": missing.get(variant, 0),
@@ -145,6 +147,11 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
                 row[cost] = float(np.mean(known)) if known else None
         rows.append(row)
     return rows
+
+
+def comparable(rows: Sequence[dict[str, Any]], path: str) -> list[dict[str, Any]]:
+    """Return the variants that tell what a path does: of axes varied one at a time, none but this one is moved."""
+    return [row for row in rows if not set(row["moved"]) - {path}]
 
 
 def over_seeds(rows: Sequence[Mapping[str, Any]], split: str) -> dict[str, Any]:

@@ -372,6 +372,27 @@ class TestTables:
         with pytest.raises(InvalidInputError, match=r"Did you mean 'head\.l2'"):
             sweep.report(outcome, pivot=("training.size", "head.l1"))
 
+    def test_axes_in_turn_are_compared_with_the_centre(self, prefs: EmbeddedPreferences, tmp_path: Path) -> None:
+        around = {"head.l2": [0.01, 10.0], "featurizer.terms": ["r,p*r"], "head": ["prototype"]}
+        sweep = Sweep({"head": {"name": "linear", "l2": 0.1}}, {"around": around})
+        outcome = sweep.run(tmp_path, preferences=prefs)
+        report = sweep.report(outcome)
+        value = [row["test_micro"] for row in trial_rows(sweep, outcome)]
+        found = {(row["axis"], row["value"]): row["mean"]["value"] for row in report.tables["axes"].rows}
+        # centre, then each setting by itself: never an average over what the others did
+        assert found == {
+            ("head.l2", "0.01"): value[1],
+            ("head.l2", "0.1"): value[0],
+            ("head.l2", "10"): value[2],
+            ("featurizer.terms", "default"): value[0],
+            ("featurizer.terms", "r,p*r"): value[3],
+            ("head", "linear"): value[0],
+            ("head", "prototype"): value[4],
+        }
+        assert "pivot" not in report.tables
+        lines = report.figures["over-head-l2"].data["series"]
+        assert [one["x"] for one in lines] == [[0.01, 0.1, 10.0]]
+
     def test_without_a_validation_split_nothing_is_called_best(
         self, prefs: EmbeddedPreferences, tmp_path: Path
     ) -> None:
