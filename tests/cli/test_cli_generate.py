@@ -56,7 +56,7 @@ def heads(lm_folder: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     states = lm.token_states(texts, store_dir=False)
     labels = {"sentiment": [1, 1, 0, 0, 1, 0], "shortness": [0, 0.5, 0, 0.5, 1, 1]}
     root = tmp_path_factory.mktemp("heads")
-    save_model(RADHead(hidden=(8,), max_epochs=5, early_stopping=False).fit(states, labels), root / "rad")
+    save_model(RADHead(l2=1e-2).fit(states, labels), root / "rad")
     save_model(ARMHead().fit(states, labels, embeddings=lm.output_embeddings()), root / "arm")
     save_model(ARMHead(keep_embeddings=False).fit(states, labels, embeddings=lm.output_embeddings()), root / "bare")
     return {name: str(root / name) for name in ("rad", "arm", "bare")}
@@ -79,9 +79,9 @@ def test_texts_begin_with_the_prompt(cli, lm_folder, heads, method) -> None:
 
 @pytest.mark.parametrize("method", ["arm", "rad"])
 def test_compare_shows_what_beta_zero_alone_gives(cli, lm_folder, heads, method) -> None:
-    both = run(cli, lm_folder, "--head", heads[method], "--compare", "--json", "--beta", "40").json()
+    both = run(cli, lm_folder, "--head", heads[method], "--compare", "--json", "--beta", "400").json()
     zero = run(cli, lm_folder, "--head", heads[method], "--json", "--beta", "0").json()
-    assert [row["beta"] for row in both["texts"]] == [0.0] * 4 + [40.0] * 4
+    assert [row["beta"] for row in both["texts"]] == [0.0] * 4 + [400.0] * 4
     assert both["texts"][:4] == zero["texts"]
     assert [r["text"] for r in both["texts"][:4]] != [r["text"] for r in both["texts"][4:]]
     assert (both["method"], both["weights"]) == (method, {"sentiment": 1.0})
