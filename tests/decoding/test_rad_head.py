@@ -363,3 +363,19 @@ def test_the_batches_of_an_epoch_make_up_the_mean_loss():
     scores = paired.text_rewards(states)[:, 0]
     margins = scores[pairs[:, 0]] - scores[pairs[:, 1]]
     assert paired.train_losses_[0] == pytest.approx(np.logaddexp(0, -margins).mean(), rel=0.02)
+
+
+def test_held_out_groups_stop_and_do_not_teach():
+    states, _ = random_states(90)
+    labels, groups = labels_of(states), np.repeat(np.arange(30), 3)
+    other = labels.copy()
+    outside = hold_out(groups, 0.2, 3, "", "")[1]
+    other[outside] = 1 - other[outside]
+    heads = []
+    for y in (labels, other):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            head = RADHead(hidden=(8,), max_epochs=1, validation_fraction=0.2, random_state=3)
+            heads.append(head.fit(states, y, groups=groups))
+    np.testing.assert_array_equal(heads[0].weights_[0], heads[1].weights_[0])
+    assert heads[0].validation_losses_[0] != heads[1].validation_losses_[0]
