@@ -31,6 +31,7 @@ def home(tmp_path_factory) -> Path:
         patch.setenv("EMBEDRM_HOME", str(place))
         patch.setitem(arms.MERGE_PRESETS, "quick", TINY)
         patch.setattr(lin2024, "N_RESAMPLES", 50)
+        patch.setitem(lin2024.STARTS, "quick", 1)
         yield place
     torch.set_num_threads(before)
 

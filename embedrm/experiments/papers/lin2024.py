@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Seconds of everything but the tuning on two cores, once encoded: as measured on the bundled data.
 SECONDS = {"quick": 720.0, "full": 5400.0}
+STARTS = {"quick": 3, "full": 5}
+"""Starts of the perceptrons whose trunks are merged."""
 _VERDICTS = (
     "Where validation chooses λ = 0 the merged model is the general one: nothing rises and nothing is lost, to the bit, so "
     "that “costs nothing elsewhere” then holds by not merging. The paper's models are a thousand times larger and were "
@@ -173,10 +175,13 @@ def _heads(
 ) -> HeadMergeStudy:
     from embedrm.experiments.merging_heads import HeadMergeStudy
 
-    seeds = {"quick": 3, "full": 5}[preset]
     several = [t for t in targets if len(t.domains) > 1]
     study = HeadMergeStudy(
-        data, {t.name: t.domains[0] for t in targets}, n_seeds=seeds, progress=progress, n_resamples=n_resamples
+        data,
+        {t.name: t.domains[0] for t in targets},
+        n_seeds=STARTS[preset],
+        progress=progress,
+        n_resamples=n_resamples,
     )
     study.notes += [f"Heads: of {t.name}, the domain {t.domains[0]} alone is merged towards." for t in several]
     return study
