@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from embedrm.decoding import PREFIX_HEADS
+from embedrm.decoding._lesson import preferred
 from embedrm.decoding.rad import RADHead
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.folds import hold_out
@@ -379,3 +380,13 @@ def test_held_out_groups_stop_and_do_not_teach():
             heads.append(head.fit(states, y, groups=groups))
     np.testing.assert_array_equal(heads[0].weights_[0], heads[1].weights_[0])
     assert heads[0].validation_losses_[0] != heads[1].validation_losses_[0]
+
+
+def test_pairs_that_share_a_text_or_a_prompt_stay_together():
+    states, _ = random_states(8)
+    pairs = [[0, 1], [1, 2], [3, 4], [5, 6]]
+    apart = preferred(states, pairs, None, None, None, None, "").groups
+    assert apart[0] == apart[1]
+    assert len(set(apart)) == 3
+    joined = preferred(states, pairs, None, None, [0, 1, 2, 2, 3, 4, 5, 6], None, "").groups
+    assert joined[0] == joined[1] == joined[2] != joined[3]
