@@ -80,7 +80,7 @@ def program(tmp_path: Path):
     return start
 
 
-def end(process: subprocess.Popen, timeout: float = 60.0) -> list[int]:
+def end(process: subprocess.Popen, timeout: float = 240.0) -> list[int]:
     out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err
     return [int(word) for word in out.split()]
@@ -92,7 +92,7 @@ def lines(folder: Path) -> list[bytes]:
 
 
 def wait_for(folder: Path, n: int, process: subprocess.Popen) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while len(lines(folder)) < n:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < until, "nothing was computed"
