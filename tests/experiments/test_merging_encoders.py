@@ -18,7 +18,8 @@ from embedrm.evaluation.claims import FAILS, HOLDS, VERDICTS
 from embedrm.experiments import merging_arms as arms
 from embedrm.experiments.merging_claims import judge_merging
 from embedrm.experiments.merging_curves import choose, sweep_facts
-from embedrm.experiments.merging_encoders import EncoderMergePlan, EncoderMergeStudy
+from embedrm.experiments.merging_encoders import EncoderMergeStudy
+from embedrm.experiments.merging_plan import EncoderMergePlan
 from embedrm.experiments.merging_static import SIF_A, make_static, token_weights
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
 

@@ -26,8 +26,9 @@ from embedrm.reporting.report import Section
 
 if TYPE_CHECKING:
     from embedrm.datasets import PreferenceDataset
-    from embedrm.experiments.merging_encoders import EncoderMergePlan, EncoderMergeStudy
+    from embedrm.experiments.merging_encoders import EncoderMergeStudy
     from embedrm.experiments.merging_heads import HeadMergeStudy
+    from embedrm.experiments.merging_plan import EncoderMergePlan
 
 # Seconds of everything but the tuning on two cores, once encoded: as measured on the bundled data.
 SECONDS = {"quick": 720.0, "full": 5400.0}
@@ -78,7 +79,7 @@ class Lin2024(Paper):
 
     def plan_literal(self, preset: str = "quick", data: Any = None, encoder: Any = None) -> EncoderMergePlan:
         """Lay out the encoders to tune and merge."""
-        from embedrm.experiments.merging_encoders import EncoderMergePlan
+        from embedrm.experiments.merging_plan import EncoderMergePlan
 
         return EncoderMergePlan(data, preset, encoder, targets=self.targets, objective=self.objective)
 
