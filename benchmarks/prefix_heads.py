@@ -119,7 +119,7 @@ def measure(row: str, folder: Path) -> None:
     """Print one row of the table, without its name."""
     with tempfile.TemporaryDirectory() as toy:
         # the imported baseline: each path has run once, on a toy
-        write(Path(toy), 600, 8, 30)
+        write(Path(toy), 600, 24, 30)
         fit(row, Path(toy))
     head, seconds, memory, states, labels = fit(row, folder)
     held_out = np.flatnonzero(np.arange(len(labels)) >= 0.9 * len(labels))
@@ -176,7 +176,7 @@ def main() -> None:
     )
     a = options.parse_args()
     if a.smoke:
-        a.rows, a.dim, a.vocab = 2_000, 12, 60
+        a.rows, a.dim, a.vocab = 2_000, 24, 60
     warnings.simplefilter("ignore")
     if a.measure:
         measure(a.measure[0], Path(a.measure[1]))
