@@ -47,7 +47,7 @@ def shared_prefixes(texts: Sequence[Sequence[int]], least: int = LEAST_SHARED) -
     list of SharedPrefix
         With at least two rows each; a row is in one of them at most. The same for the same texts in the same order.
     """
-    order = sorted(range(len(texts)), key=lambda i: texts[i])
+    order = sorted(range(len(texts)), key=lambda i: tuple(texts[i]))
     common = np.array([_common(texts[a], texts[b]) for a, b in pairwise(order)], dtype=np.int64)
     saved: dict[tuple[int, int], int] = {}
     cut: dict[tuple[int, int], int] = {}
