@@ -31,9 +31,9 @@ class SharedPrefix:
 def shared_prefixes(texts: Sequence[Sequence[int]], least: int = LEAST_SHARED) -> list[SharedPrefix]:
     """Group texts by common beginnings so that the fewest tokens are read.
 
-    Sorted, texts that share a beginning lie side by side, and a group of k texts with a common beginning of p tokens saves
-    (k - 1) p. The partition of the sorted texts into such groups that saves most is found exactly, by comparing each
-    stretch with its two parts on either side of its shortest common beginning.
+    A group of k texts with a common beginning of p tokens saves (k - 1) p. Sorted, texts that share a beginning lie side by
+    side; a stretch of them falls into parts at its shortest common beginning, m tokens long. Each part is best read by
+    groups of its own, or joins one group over m, whichever saves more, so that the most is found exactly.
 
     Parameters
     ----------
@@ -50,34 +50,38 @@ def shared_prefixes(texts: Sequence[Sequence[int]], least: int = LEAST_SHARED) -
     order = sorted(range(len(texts)), key=lambda i: tuple(texts[i]))
     common = np.array([_common(texts[a], texts[b]) for a, b in pairwise(order)], dtype=np.int64)
     saved: dict[tuple[int, int], int] = {}
-    cut: dict[tuple[int, int], int] = {}
+    joined: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    parts: dict[tuple[int, int], list[tuple[int, int]]] = {}
     # stretches of sorted texts, both ends included; each is judged after its parts
-    stack: list[tuple[int, int, bool]] = [(0, len(order) - 1, False)] if order else []
+    stack: list[tuple[int, int]] = [(0, len(order) - 1)] if order else []
     while stack:
-        first, last, ready = stack.pop()
-        if first >= last:
-            saved[first, last] = 0
+        node = first, last = stack.pop()
+        if first == last:
+            saved[node] = 0
             continue
-        at = cut.setdefault((first, last), first + int(common[first:last].argmin()))
-        if not ready:
-            stack += [(first, last, True), (first, at, False), (at + 1, last, False)]
+        here = common[first:last]
+        shortest = int(here.min())
+        if node not in parts:
+            ends = (first + np.flatnonzero(here == shortest)).tolist()
+            parts[node] = list(zip([first, *(end + 1 for end in ends)], [*ends, last]))
+            stack += [node, *parts[node]]
             continue
-        parts = saved[first, at] + saved[at + 1, last]
-        whole = int(common[at]) * (last - first) if common[at] >= least else 0
-        saved[first, last] = max(whole, parts)
-        if whole > 0 and whole >= parts:
-            cut[first, last] = -1
+        alone = sum(saved[part] for part in parts[node])
+        joining = [part for part in parts[node] if shortest * (part[1] - part[0] + 1) >= saved[part]]
+        together = alone + sum(shortest * (b - a + 1) - saved[a, b] for a, b in joining) - shortest
+        better = shortest >= least and together > alone
+        saved[node], joined[node] = (together, joining) if better else (alone, [])
     found: list[SharedPrefix] = []
     stretches = [(0, len(order) - 1)] if order else []
     while stretches:
-        first, last = stretches.pop()
-        if first >= last or not saved[first, last]:
+        node = stretches.pop()
+        if not saved[node]:
             continue
-        at = cut[first, last]
-        if at < 0:
-            found.append(SharedPrefix(int(common[first:last].min()), tuple(order[first : last + 1])))
-        else:
-            stretches += [(at + 1, last), (first, at)]
+        inside = joined[node]
+        if inside:
+            rows = tuple(row for a, b in inside for row in order[a : b + 1])
+            found.append(SharedPrefix(int(common[node[0] : node[1]].min()), rows))
+        stretches += [part for part in reversed(parts[node]) if part not in inside]
     return found
 
 
