@@ -29,7 +29,7 @@ def test_every_command_shown_exists():
     from embedrm.cli import app
 
     known = set(get_command(app).commands)  # type: ignore[attr-defined]
-    shown = set(re.findall(r"^(?:\$ )?embedrm (\w+)", "\n".join(SHELL), re.M))
+    shown = set(re.findall(r"^(?:\$ )?embedrm ([\w-]+)", "\n".join(SHELL), re.M))
     assert shown
     assert shown <= known
 
