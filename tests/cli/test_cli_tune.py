@@ -54,8 +54,8 @@ def test_the_result_is_a_table_and_a_folder(cli, base: str, colours: str) -> Non
     lines = outcome.out.splitlines()
     assert lines[0].split("  ")[0] == "epoch"
     tuned = TunedEncoder.load("tuned")
-    assert len(tuned.history_) == 2
-    for line, entry in zip(lines[2:4], tuned.history_):
+    assert len(tuned.history_) == 4  # two epochs, twice each
+    for line, entry in zip(lines[2:6], tuned.history_):
         cells = [cell for cell in line.split() if cell != "*"]
         assert cells == [
             str(entry["epoch"]),
