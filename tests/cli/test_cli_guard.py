@@ -82,7 +82,9 @@ def test_python_words_are_said_as_options(capsys) -> None:
 
 def _slow_encoder_code(words: list[str]) -> str:
     return (
-        "import time\n"
+        # whoever starts the tests in the background has them ignore the signal, and children inherit that
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from embedrm.encoders.hashing import HashingEncoder\n"
         "honest = HashingEncoder.encode\n"
         "def slow(self, texts, layers=None, progress=None):\n"
