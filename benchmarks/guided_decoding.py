@@ -226,11 +226,12 @@ def main() -> None:
             f"new tokens, {a.repeats} paired runs."
         )
         own = sorted((r for r in rows if r["vocabulary"] == vocabulary), key=lambda r: r["k"])
+        shown = [{key: value for key, value in row.items() if key != "vocabulary"} for row in own]
         table = {
             "name": f"vocabulary_{vocabulary}",
             "title": f"{vocabulary:,} tokens",
             "columns": columns,
-            "rows": own,
+            "rows": shown,
             "caption": caption,
         }
         report.add_section(f"A vocabulary of {vocabulary:,}", tables=[table])
