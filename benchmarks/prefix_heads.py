@@ -208,7 +208,8 @@ def main() -> None:
         f"{rows[0]['rows']:,} states of {a.dim} float32, {a.vocab:,} tokens, {mapped / 2**20:,.0f} MiB mapped (with the "
         "tenth that is held out). Default parameters but for those named; the teacher of distilled heads is the perceptron."
     )
-    table = {"name": "main", "title": "Time and memory of a fit", "columns": columns, "rows": rows, "caption": caption}
+    shown = [{column["key"]: row[column["key"]] for column in columns} for row in rows]
+    table = {"name": "main", "title": "Time and memory of a fit", "columns": columns, "rows": shown, "caption": caption}
     report.add_section("Fitting", tables=[table])
     finish(report, "prefix_heads", a)
 
