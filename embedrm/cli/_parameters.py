@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.experiments.experiment_values import fits
 
 # Parameters that are models themselves, and the options that make them.
 _MADE = {
@@ -61,9 +62,9 @@ def parameters(cls: type, who: str, given: Mapping[str, str]) -> dict[str, Any]:
             continue
         value = read_value(text)
         hint = hints.get(name, Any)
-        if not isinstance(value, (list, dict)) and not _fits(value, hint) and _fits(text, hint):
+        if not isinstance(value, (list, dict)) and not fits(value, hint) and fits(text, hint):
             value = text
-        if not _fits(value, hint):
+        if not fits(value, hint):
             raise InvalidInputError(f"{name!r} of {who} must be {_name_of(hint)}, got {text!r}")
         if name in _PARTS and value is not None:
             _part(name, value)
@@ -110,29 +111,6 @@ def read_value(text: str) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if hint is None or hint is type(None):
-        return value is None
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, part) for part in inner)
-    if origin is Literal:
-        return value in inner
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
-    if hint in (str, bool):
-        return isinstance(value, hint)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values())
-    if isinstance(origin, type) and issubclass(origin, Iterable):
-        return isinstance(value, list) and all(_fits(v, inner[0]) for v in value)
-    return False
 
 
 def _name_of(hint: Any) -> str:

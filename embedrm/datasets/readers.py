@@ -295,7 +295,10 @@ def open_source(path: str | Path) -> RowSource:
 
 def _folder(path: Path) -> str:
     """Say what to give instead of a folder."""
-    names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+    try:
+        names = sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
+    except OSError:
+        return "this is a folder that cannot be listed; give the files in it."
     here = [name for name in names if name.lower().removesuffix(".gz").endswith(SUFFIXES)]
     if not here:
         return f"this is a folder without a file of preferences ({', '.join(SUFFIXES)}); give a file."

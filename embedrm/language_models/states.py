@@ -127,7 +127,7 @@ def _fill(
     for batch, found in model.state_batches(rows):
         for i, one in zip(batch, found):
             if half:
-                if float(np.abs(one).max()) > np.finfo(np.float16).max:
+                if float(np.abs(one).max()) > float(np.finfo(np.float16).max):
                     raise ModelError(f"states of {model.name} are beyond the range of float16; keep them as float32.")
                 lost = one - one.astype(np.float16).astype(np.float32)
                 worst = max(worst, float(np.abs(lost).max()))

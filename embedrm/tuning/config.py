@@ -126,9 +126,8 @@ class TuningConfig:
                 raise unknown_name(f"{name} of tuning", getattr(self, name), known)
         if self.truncation not in SHORTENING_POLICIES:
             raise unknown_name("truncation of tuning", self.truncation, SHORTENING_POLICIES)
-        for name in ("n_layers", "rank", "epochs", "batch_tokens", "max_length", "patience"):
-            self._whole(name, 1)
-        for name in ("evaluations_per_epoch", "checkpoint_every"):
+        counts = ("n_layers", "rank", "epochs", "batch_tokens", "max_length", "patience")
+        for name in (*counts, "evaluations_per_epoch", "checkpoint_every"):
             self._whole(name, 1)
         for name in ("max_steps", "evaluate_every", "threads"):
             if getattr(self, name) is not None:

@@ -68,8 +68,7 @@ def estimate(session: Session) -> TuningEstimate:
     timed = seconds[1:]
     per_token = sum(timed) / max(1, int(tokens[chosen].sum()))
     held = problem.tokens_of(problem.held) if len(problem.held) else 0
-    every = run.config.evaluate_every
-    evaluations = len(run.evaluated_after) if every is None else -(-run.n_steps // every)
+    evaluations = sum(run.is_due(step) for step in range(1, run.n_steps + 1))
     moving = sum(p.numel() for p in run.parameters.values()) * 4
     return TuningEstimate(
         seconds=per_token * (float(tokens.sum()) + held * evaluations / 3.0),

@@ -150,7 +150,7 @@ class Run:
                 began = time.perf_counter()
                 self.take_step()
                 at.step += 1
-                evaluated = self._is_due(at.step)
+                evaluated = self.is_due(at.step)
                 if evaluated:
                     self._judge()
                 at.seconds += time.perf_counter() - began
@@ -162,7 +162,8 @@ class Run:
                     keep(self)
                 progress(at.step, self.n_steps)
 
-    def _is_due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
+        """Whether the held-out loss is looked at after so many steps."""
         every = self.config.evaluate_every
         return step == self.n_steps or (step in self.evaluated_after if every is None else step % every == 0)
 

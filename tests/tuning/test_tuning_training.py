@@ -194,7 +194,7 @@ def test_evaluations_stand_at_even_distances_in_every_epoch(base_folder, prefere
     run = session(base_folder, preferences, epochs=2, evaluations_per_epoch=parts).run
     steps = run.n_steps // 2
     assert steps >= 3
-    due = [step for step in range(1, run.n_steps + 1) if run._is_due(step)]
+    due = [step for step in range(1, run.n_steps + 1) if run.is_due(step)]
     assert len(due) == 2 * parts
     assert {steps, 2 * steps} <= set(due)
     gaps = np.diff([0, *due])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from embedrm.experiments.merging_heads import HeadMergeStudy
     from embedrm.experiments.merging_plan import EncoderMergePlan
 
-# Seconds of everything but the tuning on two cores, once encoded: as measured on the bundled data.
+# Seconds of everything but the tuning on two cores, once encoded: expected from the encodings it takes, not yet measured.
 SECONDS = {"quick": 720.0, "full": 5400.0}
 STARTS = {"quick": 3, "full": 5}
 """Starts of the perceptrons whose trunks are merged."""
