@@ -196,6 +196,11 @@ class MergedEncoder(Encoder):
         """Merge now, if that has not been done, and return the folder: an ordinary sentence-transformers model."""
         return Path(self._merged().model)
 
+    def release(self) -> None:
+        """Let go of the loaded model's memory; the merged folder stays, and is loaded again when it is needed."""
+        if self._whole is not None:
+            self._whole.release()
+
     def _merged(self) -> SentenceEncoder:
         with _merging:
             if self._whole is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
@@ -271,6 +272,15 @@ class SentenceEncoder(Encoder):
 
     def _prompt(self) -> str:
         return (self.files.prompt or "") if self.prompt is None else self.prompt
+
+    def release(self) -> None:
+        """Let go of the loaded model's memory; it is loaded again when a text has to be encoded.
+
+        Models of torch hold themselves, so that dropping the last name of one frees nothing until Python's collector comes
+        by. Who loads many models in turn, such as a sweep over merged encoders, asks for it here.
+        """
+        self._backbone = None
+        gc.collect()
 
     def _load(self) -> Backbone:
         if self._backbone is None:

@@ -21,7 +21,7 @@ def rises(target: str) -> Claim:
         f"Merging with a {target} model raises the accuracy on {target}",
         f"{PAPER}, main results ({_NUMBERS.get(target, 'no such domain there')}, as summaries restate it)",
         ENCODERS,
-        f"accuracy on {target} test pairs at the lambda chosen on validation, less that at lambda 0",
+        f"accuracy on {target} test pairs at the λ chosen on validation, less that at λ = 0",
         Region(least=0.0),
     )
 
@@ -33,15 +33,15 @@ def kept(target: str) -> Claim:
         f"Merging with a {target} model costs nothing significant in other domains",
         f"{PAPER}, main results, as summaries restate it",
         ENCODERS,
-        f"accuracy in the other domains (macro) at the lambda chosen for {target}, less that at lambda 0",
+        f"accuracy in the other domains (macro) at the λ chosen for {target}, less that at λ = 0",
         Region(least=-COMPARABLE_POINT),
     )
 
 
 BEST_LAMBDA = Claim(
     "dogerm-best-lambda",
-    "The best lambda lies between 0.2 and 0.5",
-    f"{PAPER}, analysis of lambda, as summaries restate it",
+    "The best λ lies between 0.2 and 0.5",
+    f"{PAPER}, analysis of λ, as summaries restate it",
     ENCODERS,
     "lambda chosen on validation pairs, its interval that of resampled validation pairs; the target that decides",
     Region(*RANGE, closed=True),
@@ -55,7 +55,7 @@ def second(target: str) -> Claim:
         f"The gain on {target} is found on a second architecture too",
         f"{PAPER}, a Mistral reward model (RewardBench math 44.7 to 75.7, as summaries restate it)",
         TABLES,
-        f"static token tables: accuracy on {target} test pairs at the lambda chosen on validation, less that at lambda 0",
+        f"static token tables: accuracy on {target} test pairs at the λ chosen on validation, less that at λ = 0",
         Region(least=0.0),
     )
 
@@ -67,7 +67,7 @@ def best_of_n(target: str) -> Claim:
         f"The merged reward chooses better among candidates on {target}",
         f"{PAPER}, best of 16 (GSM8K 49.0 to 54.0, as summaries restate it)",
         ENCODERS,
-        f"gold of the best of n on {target} test prompts, merged at the chosen lambda less general alone, at the largest n "
+        f"gold of the best of n on {target} test prompts, merged at the chosen λ less general alone, at the largest n "
         "that half of the prompts serve",
         Region(least=0.0),
     )

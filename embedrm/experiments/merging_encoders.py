@@ -140,6 +140,7 @@ class EncoderMergeStudy:
         for i, lam in enumerate(lambdas):
             encoder = encoder_at(lam)
             rows.append((margins(encoder, own), margins(encoder, data)))
+            _release(encoder)
             step(i + 1, len(lambdas))
         facts = sweep_facts(
             lambdas, np.stack([r[0] for r in rows]), self.validation[target.name], np.stack([r[1] for r in rows]), prefs,
@@ -290,6 +291,7 @@ class EncoderMergeStudy:
                     more["base"] = self.base.model
                 encoder = self.merged(models, [round(1.0 - lam, 12), lam], method=name, **more)
                 margins[name] = self.tuned_margins(encoder, data)
+                _release(encoder)
                 step(i + 1, 1 + len(METHODS))
             found = accuracy_facts(margins, prefs, n_resamples=self.n_resamples)
             rows += [
@@ -321,3 +323,9 @@ class EncoderMergeStudy:
     def add_sections(self, report: Report) -> None:
         """Add tables, figures and notes to a report."""
         add_merging_sections(self, report)
+
+
+def _release(encoder: Any) -> None:
+    """Free a merged model at once: dozens of them are made in turn."""
+    if isinstance(encoder, MergedEncoder):
+        encoder.release()

@@ -16,7 +16,7 @@ RISES = Claim(
     "Merging in a domain model makes the reward model more accurate in that domain",
     f"{PAPER}, main result on math and code",
     "analogue",
-    "accuracy of the merged trunk at the lambda chosen on validation less that of the general model (mean of the targets)",
+    "accuracy of the merged trunk at the λ chosen on validation less that of the general model (mean of the targets)",
     Region(least=0.0),
 )
 KEPT = Claim(
@@ -24,12 +24,12 @@ KEPT = Claim(
     "Other domains lose nothing that matters",
     f"{PAPER}, as summaries restate it",
     "analogue",
-    "accuracy in the general model's own domains at the chosen lambda less that at lambda = 0 (macro), the worst target",
+    "accuracy in the general model's own domains at the chosen λ less that at λ = 0 (macro), the worst target",
     Region(least=-COMPARABLE),
 )
 BEST_LAMBDA = Claim(
     "doge-lambda-trunk",
-    "The best lambda lies between 0.2 and 0.5",
+    "The best λ lies between 0.2 and 0.5",
     f"{PAPER}, as summaries restate it",
     "analogue",
     "lambda chosen on validation, and what resampled validation pairs would choose; the worst target",
@@ -43,7 +43,7 @@ def judge_heads(gain: Mapping[str, float], levels: Sequence[Mapping[str, Any]]) 
     Parameters
     ----------
     gain : mapping
-        Cell (value, low, high): change of accuracy at the chosen lambdas, each target counting once.
+        Cell (value, low, high): change of accuracy at the chosen λ, each target counting once.
     levels : sequence of dict
         :func:`embedrm.experiments.merging_head_curves.lambda_facts` of each target, of one level.
     """

@@ -25,13 +25,13 @@ def head_findings(study: HeadMergeStudy) -> list[str]:
         here = chosen["index"]
         rest = facts["change"]["others"]
         out.append(
-            f"Merged trunk, {label}: validation chooses lambda = {chosen['lambda']:.2f} (resampled: {chosen['low']:.2f} to "
+            f"Merged trunk, {label}: validation chooses λ = {chosen['lambda']:.2f} (resampled: {chosen['low']:.2f} to "
             f"{chosen['high']:.2f}); accuracy {signed(facts['change']['target'][here])} on {facts['n_target']:,} test pairs"
             + (f", other domains {signed(rest[here])}." if rest else ".")
         )
     out.append(
         f"Linear heads: merging weights is averaging rewards, to {max(study.linear['difference'].values()):.1g} of the "
-        f"largest margin; a sweep over {len(study.lambdas)} lambdas takes {study.cost['ratio']:.2f} times one evaluation."
+        f"largest margin; a sweep over {len(study.lambdas)} λ takes {study.cost['ratio']:.2f} times one evaluation."
     )
     return out
 
@@ -45,7 +45,7 @@ def add_head_sections(study: HeadMergeStudy, report: Report) -> None:
         [_levels(study), _quantile_table(study)],
         [*(_curve(study, label) for label in study.targets), _by_level(study), _by_domain(study)],
     )
-    report.add_section("Head level: margins over lambda", figures=[_margins(study, label) for label in study.targets])
+    report.add_section("Head level: margins over λ", figures=[_margins(study, label) for label in study.targets])
     report.add_section("Head level: methods", tables=[_methods(study)])
 
 
@@ -60,7 +60,7 @@ def _what_is_merged(study: HeadMergeStudy) -> list[str]:
     return [
         f"Targets: {named}. The general model is trained on {len(study.general_pairs):,} pairs of "
         f"{len(set(study.general_pairs.domain.tolist()))} other domains and has seen no pair of a target. Features: "
-        f"{', '.join(study.featurizer.terms)} of frozen vectors. lambda is the domain model's weight, chosen for each "
+        f"{', '.join(study.featurizer.terms)} of frozen vectors. λ is the domain model's weight, chosen for each "
         "target on its validation pairs; of equals the smallest. Test pairs choose nothing, and the best point of a test "
         "curve is no estimate of anything.",
         "Two reward models, one of them trained on the target's own pairs: their rewards averaged on one scale (an "
@@ -70,7 +70,7 @@ def _what_is_merged(study: HeadMergeStudy) -> list[str]:
         f"The analogue of the paper's: a trunk of {layers} units stands in the transformer's place. All trunks are forked "
         "from one start, which learnt the first task on all training responses, without a label. The general reward model "
         "goes on from there by Bradley–Terry; the domain model learns, from the target's responses alone, "
-        f"{', or '.join(study.tasks)}. Trunks are merged, the general reward layer is kept. At lambda = 1 that layer stands "
+        f"{', or '.join(study.tasks)}. Trunks are merged, the general reward layer is kept. At λ = 1 that layer stands "
         "on a trunk it was never trained with: chance is what is expected there. Grades are the ones that the pairs were "
         "made of, though no pair is read. Verdicts come from the first task, chosen before anything was measured.",
     ]
@@ -79,10 +79,10 @@ def _what_is_merged(study: HeadMergeStudy) -> list[str]:
 def _checks(study: HeadMergeStudy) -> list[str]:
     cost = study.cost
     out = [
-        "For linear heads merging weights is averaging rewards: over all lambdas and test pairs the largest difference is "
-        f"{max(study.linear['difference'].values()):.1g} of the largest margin. The two rows differ in what lambda means: "
+        "For linear heads merging weights is averaging rewards: over all λ and test pairs the largest difference is "
+        f"{max(study.linear['difference'].values()):.1g} of the largest margin. The two rows differ in what λ means: "
         "rewards are averaged on one scale, weights as Bradley–Terry left them.",
-        f"A sweep of linear heads over {len(study.lambdas)} lambdas took {1e3 * cost['sweep']:.1f} ms, one evaluation of "
+        f"A sweep of linear heads over {len(study.lambdas)} λ took {1e3 * cost['sweep']:.1f} ms, one evaluation of "
         f"one head on the same pairs, without intervals, {1e3 * cost['evaluation']:.1f} ms: {cost['ratio']:.2f} times "
         "(median).",
     ]

@@ -38,6 +38,12 @@ def merging_findings(study: EncoderMergeStudy) -> list[str]:
         out.append(
             f"Encoders, {name}: validation chooses λ = {_at(facts)}; accuracy on {name} {signed(own)} against λ = 0{rest}."
         )
+    at_chance = [name for name, facts in study.sweeps.items() if _at_chance(facts)]
+    if at_chance:
+        out.append(
+            f"On validation pairs of {' and '.join(at_chance)} the general model is at chance: there is nothing "
+            "to lose in that domain, so that λ is chosen by little but noise, and other domains pay for it."
+        )
     for kind, sweeps in (("general encoder unmoved", study.base_sweeps), ("static token tables", study.static_sweeps)):
         parts = [
             f"{name} λ = {facts['chosen']['lambda']:g}, {signed(facts['compared']['target']['micro'])}"
@@ -45,6 +51,12 @@ def merging_findings(study: EncoderMergeStudy) -> list[str]:
         ]
         out.append(f"The same, {kind}: {'; '.join(parts)}.")
     return out
+
+
+def _at_chance(facts: dict[str, Any]) -> bool:
+    """Whether the interval of the general model's accuracy on the target's validation pairs holds one half."""
+    start = facts["validation"]["accuracy"][0]
+    return bool(start["low"] <= 0.5 <= start["high"])
 
 
 def add_merging_sections(study: EncoderMergeStudy, report: Report) -> None:
