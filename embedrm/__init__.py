@@ -11,6 +11,7 @@ _PUBLIC = {
     "ARMHead": "embedrm.decoding.arm",
     "AdapterRewardModel": "embedrm.composites.adapters",
     "Annotator": "embedrm.numerics.annotation",
+    "AnnotatorPool": "embedrm.numerics.annotator_pool",
     "CalibratedRewardModel": "embedrm.composites.calibrated",
     "CentroidRouter": "embedrm.routers.centroid",
     "EmbeddedPreferences": "embedrm.preferences",
@@ -47,6 +48,7 @@ _PUBLIC = {
     "annotate": "embedrm.annotation",
     "compare": "embedrm.reporting.evaluation",
     "diagnose_comparisons": "embedrm.evaluation.connectivity",
+    "draw_pairs": "embedrm.datasets.drawing",
     "encode": "embedrm.encoding",
     "evaluate": "embedrm.reporting.evaluation",
     "load_bundled": "embedrm.datasets.bundled",
@@ -54,6 +56,7 @@ _PUBLIC = {
     "merge_encoders": "embedrm.merging.encoders",
     "merge_heads": "embedrm.merging.heads",
     "read_preferences": "embedrm.datasets",
+    "with_gold": "embedrm.datasets.gold",
     "write_encoder_moments": "embedrm.merging.encoder_fisher",
 }
 
@@ -70,6 +73,8 @@ if TYPE_CHECKING:
     from embedrm.composites.routed import RoutedRewardModel
     from embedrm.datasets import PreferenceDataset, read_preferences
     from embedrm.datasets.bundled import load_bundled
+    from embedrm.datasets.drawing import draw_pairs
+    from embedrm.datasets.gold import with_gold
     from embedrm.decoding.arm import ARMHead
     from embedrm.decoding.rad import RADHead
     from embedrm.encoders import load_encoder
@@ -90,6 +95,7 @@ if TYPE_CHECKING:
     from embedrm.merging.encoders import merge_encoders
     from embedrm.merging.heads import merge_heads
     from embedrm.numerics.annotation import Annotator
+    from embedrm.numerics.annotator_pool import AnnotatorPool
     from embedrm.pipeline import RewardPipeline
     from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
     from embedrm.reporting import Report

@@ -9,30 +9,33 @@ import numpy as np
 
 from embedrm.datasets.preference import PreferenceDataset
 from embedrm.errors import InvalidInputError
-from embedrm.numerics.annotation import Annotator, draw_flips
+from embedrm.numerics.annotation import Annotator
+from embedrm.numerics.annotator_pool import AnnotatorPool, draw_labels
 from embedrm.preferences import EmbeddedPreferences
 
 Data = TypeVar("Data", EmbeddedPreferences, PreferenceDataset)
 
 
-def annotate(data: Data, annotator: Annotator, *, random_state: int = 0) -> Data:
-    """Return the pairs as a simulated annotator would label them.
+def annotate(data: Data, annotator: Annotator | AnnotatorPool, *, random_state: int = 0) -> Data:
+    """Return the pairs as a simulated annotator, or several, would label them.
 
     Parameters
     ----------
     data : EmbeddedPreferences or PreferenceDataset
-        Pairs whose labels are right, such as those of the bundled data. Ties (outcome 0.5) stay as they are.
-    annotator : Annotator
+        Pairs whose labels are right, such as those of the bundled data, or what :func:`embedrm.draw_pairs` gives. Ties
+        (outcome 0.5) stay as they are.
+    annotator : Annotator or AnnotatorPool
         What it gets wrong, and how often.
     random_state : int
-        Seed of its errors; one draw a pair, in their order.
+        Seed of its errors; one draw a pair (for a pool one for each answer), in their order.
 
     Returns
     -------
     EmbeddedPreferences or PreferenceDataset
         As it came: the same pairs in the same order, the mistaken ones turned round. ``margin`` is NaN throughout, since
-        the annotator does not tell it. ``info["label_noise"]`` (of ``responses`` in embedded data) holds the noise and
-        how many labels it turned round; reports take the noise ceiling from it. Texts and vectors are shared.
+        the annotator does not tell it; ``outcome`` is the share of votes where a pool gives several. ``info["label_noise"]``
+        (of ``responses`` in embedded data) holds the noise with the scale of rewards it refers to, as a number, and how many
+        labels it turned round; reports take the noise ceiling from it. Texts and vectors are shared.
 
     Raises
     ------
@@ -50,21 +53,22 @@ def annotate(data: Data, annotator: Annotator, *, random_state: int = 0) -> Data
     """
     if isinstance(data, EmbeddedPreferences):
         gold, pairs = data.responses.gold, data.pairs
-        delta = gold[pairs[:, 0]] - gold[pairs[:, 1]]
-        flips, info = draw_flips(annotator, data.responses.info, data.outcome, delta, random_state)
+        drawn = draw_labels(annotator, data.responses.info, data.outcome, gold, pairs, data.prompt_rows, random_state)
+        flips, outcome, info = drawn
         responses = copy(data.responses)
         responses.info = {**data.responses.info, **info}
         turned = np.where(flips[:, None], pairs[:, ::-1], pairs)
-        return EmbeddedPreferences(responses, turned, weight=data.weight, outcome=data.outcome)
+        return EmbeddedPreferences(responses, turned, weight=data.weight, outcome=outcome)
     if not isinstance(data, PreferenceDataset):
         raise InvalidInputError(
             f"annotate: expected EmbeddedPreferences or a PreferenceDataset, got {type(data).__name__}"
         )
     gold = data.responses["gold"].to_numpy()
-    chosen, rejected = (data.pairs[side].to_numpy() for side in ("chosen", "rejected"))
-    delta = gold[chosen] - gold[rejected]
-    flips, info = draw_flips(annotator, data.info, data.pairs["outcome"].to_numpy(), delta, random_state)
-    table = data.pairs.assign(
-        chosen=np.where(flips, rejected, chosen), rejected=np.where(flips, chosen, rejected), margin=np.nan
+    rows = data.pairs[["chosen", "rejected"]].to_numpy()
+    unit = data.responses["prompt_of"].to_numpy()[rows[:, 0]]
+    flips, outcome, info = draw_labels(
+        annotator, data.info, data.pairs["outcome"].to_numpy(), gold, rows, unit, random_state
     )
+    turned = np.where(flips[:, None], rows[:, ::-1], rows)
+    table = data.pairs.assign(chosen=turned[:, 0], rejected=turned[:, 1], margin=np.nan, outcome=outcome)
     return PreferenceDataset(data.prompts, data.responses, table, name=data.name, info={**data.info, **info})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.numerics.annotation import Annotator
+from embedrm.numerics.annotator_pool import known_annotator
 from embedrm.numerics.bootstrap import Clustered
 from embedrm.preferences import EmbeddedPreferences
 
@@ -18,7 +18,7 @@ def label_agreement(preferences: EmbeddedPreferences) -> NDArray[np.float64] | N
     It is known where the data's ``info`` has ``label_noise``: in the bundled data, whose labels are checked, and after
     :func:`embedrm.annotate`.
     """
-    annotator = Annotator.from_info(preferences.responses.info)
+    annotator = known_annotator(preferences.responses.info)
     if annotator is None:
         return None
     gold, pairs = preferences.responses.gold, preferences.pairs

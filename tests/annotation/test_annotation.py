@@ -106,7 +106,8 @@ def test_data_sets_are_annotated_as_their_vectors_are():
     data = PreferenceDataset.from_records(rows)
     noisy = annotate(data, Annotator(0.1, 0.5), random_state=5)
     flipped = (noisy.pairs["chosen"] != data.pairs["chosen"]).to_numpy()
-    assert noisy.info[KEY] == {"flip_rate": 0.1, "beta": 0.5, "random_state": 5, "flipped": int(flipped.sum())}
+    stated = {"flip_rate": 0.1, "beta": 0.5, "scale": 1.0, "random_state": 5, "flipped": int(flipped.sum())}
+    assert noisy.info[KEY] == stated
     assert 0 < flipped.sum() < len(flipped)
     assert (noisy.pairs["chosen"][flipped].to_numpy() == data.pairs["rejected"][flipped].to_numpy()).all()
     assert noisy.pairs["margin"].isna().all()
