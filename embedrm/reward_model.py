@@ -67,10 +67,18 @@ class RewardModel(BaseEstimator):
     def margins(self, preferences: EmbeddedPreferences) -> NDArray[np.float64]:
         """Reward of the chosen minus reward of the rejected response; shape (n_pairs,). Scores active rows only."""
         check_preferences(preferences, type(self).__name__)
+        self.check_pairs(preferences)
         rows = preferences.active
         everything = len(rows) == preferences.responses.n_responses
         rewards = self._rewards(preferences.responses, None if everything else rows)
         return gather_margins(rewards, preferences.local_pairs)
+
+    def check_pairs(self, preferences: EmbeddedPreferences) -> None:
+        """Raise where this fitted model gives rewards that some of the pairs cannot compare; most models compare any.
+
+        A model that gates by prompt refuses pairs across prompts unless its experts are on one scale; a model of models asks
+        those inside.
+        """
 
     def score(self, preferences: EmbeddedPreferences, y: None = None) -> float:
         """Pairwise accuracy: equal rewards count one half; pairs labelled ties are left out."""

@@ -168,6 +168,11 @@ class CalibratedRewardModel(RewardModel):
         check_is_fitted(self, "scale_")
         return self.scale_ * self.model_.margins(preferences)
 
+    def check_pairs(self, preferences: EmbeddedPreferences) -> None:
+        """Refuse what the model inside refuses: one scale for all rewards does not put its experts on one."""
+        check_is_fitted(self, "scale_")
+        self.model_.check_pairs(preferences)
+
     def predict_proba(self, preferences: EmbeddedPreferences) -> NDArray[np.float64]:
         """Probability that the chosen response of each pair wins; shape (n_pairs,).
 

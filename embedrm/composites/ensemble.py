@@ -170,10 +170,16 @@ class EnsembleRewardModel(RewardModel):
     def margin_uncertainty(self, preferences: EmbeddedPreferences) -> NDArray[np.float64]:
         """Standard deviation of the members' standardised margins; shape (n_pairs,). No free constant is in it."""
         check_is_fitted(self, "members_")
-        check_preferences(preferences, "EnsembleRewardModel")
+        self.check_pairs(check_preferences(preferences, "EnsembleRewardModel"))
         rewards = self._member_rewards(preferences.responses, preferences.active)
         spread: NDArray[np.float64] = gather_margins(rewards, preferences.local_pairs).std(axis=1)
         return spread
+
+    def check_pairs(self, preferences: EmbeddedPreferences) -> None:
+        """Refuse what a member refuses."""
+        check_is_fitted(self, "members_")
+        for member in self.members_:
+            member.check_pairs(preferences)
 
     def required_views(self) -> tuple[str, ...]:
         """The members' views."""

@@ -207,6 +207,12 @@ class MergedRewardModel(RewardModel):
             total += weight * (member.margins(preferences) / scale)
         return total
 
+    def check_pairs(self, preferences: EmbeddedPreferences) -> None:
+        """Refuse what a member refuses."""
+        check_is_fitted(self, "members_")
+        for _, member, _, _ in self._asked():
+            member.check_pairs(preferences)
+
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "members_")
         total = np.zeros(responses.n_responses if rows is None else len(rows))

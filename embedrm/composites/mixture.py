@@ -371,11 +371,10 @@ class MixtureRewardModel(Pruning, RewardModel):
         prompts, local = np.unique(prompt_of, return_inverse=True)
         return mix(columns, self.gates(responses, prompts)[local], self.n_experts_)
 
-    def margins(self, preferences: EmbeddedPreferences) -> Array:
-        """Margins of the pairs; pairs across prompts are refused unless there is one expert."""
+    def check_pairs(self, preferences: EmbeddedPreferences) -> None:
+        """Refuse pairs across prompts unless there is one expert."""
         check_is_fitted(self, "gate_bias_")
-        _refuse_cross_prompt(check_preferences(preferences, "MixtureRewardModel"), self.n_experts_)
-        return super().margins(preferences)
+        _refuse_cross_prompt(preferences, self.n_experts_)
 
 
 def _refuse_cross_prompt(prefs: EmbeddedPreferences, n_experts: int) -> None:

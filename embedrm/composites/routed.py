@@ -355,10 +355,12 @@ class RoutedRewardModel(DomainChanges, RewardModel):
                 out[left] = (rewards - self.general_offset_) * self.general_scale_
         return out
 
-    def margins(self, preferences: EmbeddedPreferences) -> NDArray[np.float64]:
-        """Margins of the pairs; pairs across prompts are refused unless the experts are calibrated to one scale."""
-        self._refuse_cross_prompt(check_preferences(preferences, type(self).__name__), self.calibrate)
-        return super().margins(preferences)
+    def check_pairs(self, preferences: EmbeddedPreferences) -> None:
+        """Refuse pairs across prompts unless the experts are calibrated to one scale, and what an expert refuses."""
+        check_is_fitted(self, "router_")
+        self._refuse_cross_prompt(preferences, self.calibrate)
+        for expert in (*self.experts_, *(() if self.general_ is None else (self.general_,))):
+            expert.check_pairs(preferences)
 
     @staticmethod
     def _refuse_cross_prompt(prefs: EmbeddedPreferences, calibrated: Any) -> None:
