@@ -40,12 +40,14 @@ class EncoderMergePlan:
     ----------
     store : EmbeddingStore or None
         Where vectors are kept, those of every lambda too; the user's own where None.
+    notes : list of str
+        Domains that could have been targets and are not, and why.
 
     Raises
     ------
     InvalidInputError
-        An encoder that cannot be tuned, data without a target or a general domain, or a target without pairs to choose
-        lambda by or to judge by.
+        An encoder that cannot be tuned, data without a target or a general domain, or targets without pairs to choose
+        lambda by or to judge by: all of them, or one that was asked for.
     """
 
     def __init__(
@@ -62,7 +64,8 @@ class EncoderMergePlan:
         self.config = arms.general_config(encoder, self.preset)
         dataset = with_splits(load_dataset(data))
         domains = dataset.pair_domains().astype(str)
-        self.targets = arms.find_targets(domains.tolist(), targets)
+        found = arms.find_targets(domains.tolist(), targets)
+        self.targets, self.notes = (found, []) if targets is not None else self._judgeable(dataset, found)
         towards = [d for target in self.targets for d in target.domains]
         general = np.flatnonzero(~np.isin(domains, towards))
         own = dataset.subset(general).compact()
@@ -83,6 +86,21 @@ class EncoderMergePlan:
         self.candidates = {t.name: self._candidates(dataset, t) for t in self.targets}
         texts = {t.name: arms.domain_texts(dataset, t, data is None) for t in self.targets}
         self.arms = arms.merge_arms(self.train, texts, self.config, self.preset, objective)
+
+    def _judgeable(self, data: PreferenceDataset, found: Sequence[arms.Target]) -> tuple[list[arms.Target], list[str]]:
+        """Targets that nobody asked for by name are left aside where a split lacks them, as long as one is left."""
+        kept, notes, first = [], [], None
+        for target in found:
+            try:
+                for split in ("validation", "test"):
+                    self._judged(data, split, target)
+                kept.append(target)
+            except InvalidInputError as error:
+                first = first or error
+                notes.append(f"{target.name} is no target but one of the general domains: {error}")
+        if not kept and first is not None:
+            raise first
+        return kept, notes
 
     def _judged(self, data: PreferenceDataset, split: str, target: arms.Target) -> PreferenceDataset:
         rows = arms.labelled(data, split, target.domains)

@@ -63,7 +63,7 @@ def add_merging_sections(study: EncoderMergeStudy, report: Report) -> None:
     """Add everything of encoder-level merging to a report."""
     plan = study.plan
     config = plan.config
-    notes = [f"{t.name}: {t.note}." for t in plan.targets if t.note]
+    notes = [*(f"{t.name}: {t.note}." for t in plan.targets if t.note), *plan.notes]
     names = ", ".join(f"{t.name} ({', '.join(t.domains)})" for t in plan.targets)
     objective = plan.arms[1].config.objective
     text = [

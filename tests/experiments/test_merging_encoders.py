@@ -99,6 +99,24 @@ def test_domains_are_known_by_name_and_a_stand_in_says_so():
             arms.find_targets(there)
 
 
+def test_a_target_that_cannot_be_judged_is_left_aside_unless_it_was_asked_for(data, base):
+    judged = data.pair_domains().astype(str)
+    lacking = (judged == "code") & (data.response_splits()[data.pairs["chosen"].to_numpy()] == "validation")
+    part = data.subset(np.flatnonzero(~lacking)).compact()
+    found = EncoderMergePlan(part, TINY, base)
+    assert [t.name for t in found.targets] == ["math"]
+    assert found.general_domains == ["code", "shirt"]
+    assert len(found.notes) == 1
+    assert "code is no target but one of the general domains: lambda is chosen on validation pairs" in found.notes[0]
+    with pytest.raises(InvalidInputError, match=r"code \(code\) has none with a preference"):
+        EncoderMergePlan(part, TINY, base, targets={"code": "code", "math": "math"})
+    neither = data.subset(
+        np.flatnonzero(data.response_splits()[data.pairs["chosen"].to_numpy()] != "validation")
+    ).compact()
+    with pytest.raises(InvalidInputError, match="none with a preference"):
+        EncoderMergePlan(neither, TINY, base)
+
+
 def test_the_general_encoder_never_sees_a_target(plan):
     assert set(plan.train.pair_domains()) == {"shirt"}
     general, *domains = plan.arms
@@ -260,7 +278,7 @@ def test_other_labels_in_the_test_split_change_no_choice(plan, study, data, base
 
 
 @pytest.mark.parametrize(("split", "said"), [("validation", "lambda is chosen on"), ("test", "merging is judged by")])
-def test_a_target_without_pairs_to_choose_or_judge_by_is_refused_before_tuning(
+def test_an_asked_for_target_without_pairs_to_choose_or_judge_by_is_refused_before_tuning(
     data, base, home, split, said, monkeypatch
 ):
     monkeypatch.setattr(TunedEncoder, "fit", lambda *args, **options: pytest.fail("tuned"))
@@ -269,7 +287,7 @@ def test_a_target_without_pairs_to_choose_or_judge_by_is_refused_before_tuning(
     pairs.loc[gone, "outcome"] = 0.5
     lacking = PreferenceDataset(data.prompts.copy(), data.responses.copy(), pairs)
     with pytest.raises(InvalidInputError, match=rf"{said} {split} pairs .* code \(code\) has none"):
-        EncoderMergePlan(lacking, TINY, base)
+        EncoderMergePlan(lacking, TINY, base, targets={"code": "code", "math": "math"})
 
 
 def test_what_cannot_be_tuned_or_has_no_general_pairs_is_refused(data, base, home):

@@ -498,6 +498,27 @@ def test_merged_encoder_is_its_folder(general, wider, tmp_path) -> None:
     assert not folder.exists()
 
 
+def test_a_released_model_is_freed_at_once_and_loaded_again(general, domain) -> None:
+    import gc
+    import weakref
+
+    encoder = MergedEncoder([str(general), str(domain)], [0.6, 0.4])
+    before = encoder.encode(TEXTS)
+    folder = encoder.materialise()
+    held = weakref.ref(encoder._whole._backbone)
+    gc.disable()
+    try:
+        encoder.release()
+        assert held() is None
+    finally:
+        gc.enable()
+    after = encoder.encode(TEXTS)
+    for layer in before:
+        np.testing.assert_array_equal(before[layer], after[layer])
+    assert encoder.materialise() == folder
+    MergedEncoder([str(general), str(domain)], [0.6, 0.4]).release()  # nothing was loaded
+
+
 def test_every_lambda_has_its_own_vectors_in_the_store(general, domain, tmp_path, monkeypatch) -> None:
     store = EmbeddingStore(tmp_path / "store")
     pair = [str(general), str(domain)]
