@@ -22,6 +22,24 @@ AGGREGATES = ("mean", "min", "uwo", "lcb", "median")
 _PROBE_ROWS = 256
 
 
+def aggregated(rewards: NDArray[np.float64], aggregate: str, k: float = 0.5) -> NDArray[np.float64]:
+    """One reward of those of the members, (n_responses, n_members), by an aggregate of :class:`EnsembleRewardModel`; (n,)."""
+    if aggregate not in AGGREGATES:
+        raise unknown_name("aggregate", aggregate, AGGREGATES)
+    made: NDArray[np.float64]
+    if aggregate == "min":
+        return rewards.min(axis=1)
+    if aggregate == "median":
+        made = np.median(rewards, axis=1)
+        return made
+    made = rewards.mean(axis=1)
+    if aggregate == "uwo":
+        made -= k * rewards.var(axis=1)
+    elif aggregate == "lcb":
+        made -= k * rewards.std(axis=1)
+    return made
+
+
 @COMPOSITES.register("ensemble")
 class EnsembleRewardModel(RewardModel):
     r"""Several models of one kind, trained together, and one reward made of theirs.
@@ -204,21 +222,7 @@ class EnsembleRewardModel(RewardModel):
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "members_")
-        if self.aggregate not in AGGREGATES:
-            raise unknown_name("aggregate", self.aggregate, AGGREGATES)
-        rewards = self._member_rewards(responses, rows)
-        made: NDArray[np.float64]
-        if self.aggregate == "min":
-            made = rewards.min(axis=1)
-        elif self.aggregate == "median":
-            made = np.median(rewards, axis=1)
-        else:
-            made = rewards.mean(axis=1)
-            if self.aggregate == "uwo":
-                made -= self.k * rewards.var(axis=1)
-            elif self.aggregate == "lcb":
-                made -= self.k * rewards.std(axis=1)
-        return made
+        return aggregated(self._member_rewards(responses, rows), self.aggregate, self.k)
 
     def _split(self, prefs: EmbeddedPreferences) -> tuple[EmbeddedPreferences, EmbeddedPreferences]:
         """Pairs to train members on, and pairs on whose responses they are standardised."""
