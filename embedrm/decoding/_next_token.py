@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
+from embedrm.decoding._scorer import TokenScorer
 from embedrm.decoding.base import Array, PrefixHead, TokenRecord, block_rows, check_scores, slices
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.digest import array_digest
@@ -197,6 +199,17 @@ class NextTokenHead(PrefixHead):
         if empty:
             raise InvalidInputError(f"ARMHead rewards tokens, and {empty} text(s) have none after BOS; leave them out")
         return self.token_rewards(states)[np.asarray(states.offsets[1:]) - 1]
+
+    def scorer(self, columns: Sequence[int]) -> TokenScorer:
+        """Return what gives the rewards (of a head of increments, the increments) of some attributes, step after step.
+
+        Parameters
+        ----------
+        columns : sequence of int
+            Attributes, by position.
+        """
+        check_is_fitted(self, "factors_")
+        return TokenScorer(self, columns)
 
     def torch_tensors(self) -> dict[str, Any]:
         """Return ``weight`` (or ``left`` and ``right``), ``baseline`` and ``bias`` as float32 torch tensors."""

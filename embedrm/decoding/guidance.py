@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -69,12 +69,17 @@ class RewardMix:
         if weights is None:
             chosen = {head.attribute(attribute): 1.0}
         else:
-            if not weights or not np.isfinite(list(weights.values())).all():
+            given = list(weights.values()) if isinstance(weights, Mapping) else []
+            if not given or not all(isinstance(w, (int, float, np.number)) and np.isfinite(w) for w in given):
                 raise InvalidInputError(
                     f"weights expects a finite number for each of at least one attribute ({', '.join(head.attributes_)}); "
-                    f"got {len(weights)} weights"
+                    f"got {len(given)} weights"
                 )
             chosen = {head.attribute(name): float(weight) for name, weight in weights.items()}
+            if len(chosen) < len(given):
+                raise InvalidInputError(
+                    "weights names an attribute twice, by its name and by its position; give it once"
+                )
         grows = bool(getattr(head, "increments_", False))
         if grows and clamp:
             raise InvalidInputError(
@@ -83,6 +88,10 @@ class RewardMix:
             )
         clamps = bool(head.bounded_) and not grows if clamp is None else bool(clamp)
         return cls(tuple(chosen), tuple(chosen.values()), clamps, bool(inverse))
+
+    def alone(self) -> RewardMix:
+        """Return the same mix of rewards that are of the chosen attributes alone, in their order."""
+        return replace(self, columns=tuple(range(len(self.columns))))
 
     def __call__(self, rewards: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Mix rewards.
@@ -94,13 +103,15 @@ class RewardMix:
         Returns
         -------
         ndarray of shape (...)
+            Of its own: nothing that was given is changed.
         """
         parts = []
         for column, weight in zip(self.columns, self.weights):
             part = rewards[..., column]
             if self.clamp:
-                part = np.clip(part, 0.0, 1.0)
+                # the same as clip, in a third of its time on few candidates
+                part = np.minimum(np.maximum(part, 0.0), 1.0)
             if self.inverse:
                 part = 1.0 - part
-            parts.append(part if weight == 1.0 else part * np.asarray(weight, dtype=part.dtype))
+            parts.append(part * np.asarray(weight, dtype=part.dtype))
         return reduce(add, parts)

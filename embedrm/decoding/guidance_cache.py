@@ -114,6 +114,8 @@ def candidate_states(model: Any, cache: Any, mask: Any, input_ids: Any, ids: Any
         )
         states.append(output.last_hidden_state)
         entries.append([(layer.keys[:, :, length:], layer.values[:, :, length:]) for layer in lent.layers])
+    if len(states) == 1:
+        return states[0], entries[0]
     joined = [
         (torch.cat([e[i][0] for e in entries], dim=2), torch.cat([e[i][1] for e in entries], dim=2))
         for i in range(len(entries[0]))

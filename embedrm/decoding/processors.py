@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -62,18 +63,23 @@ class RewardProcessor:
         reward_lm: LanguageModel | None = None,
     ) -> None:
         who = type(self).__name__
-        if not np.isfinite(beta):
+        if isinstance(beta, bool) or not isinstance(beta, (int, float, np.number)) or not np.isfinite(beta):
             raise InvalidInputError(f"{who} expects a finite beta, got {beta!r}; 0 is no guidance")
         self.lm, self.head, self.beta = lm, head, float(beta)
         self.reward_lm = lm if reward_lm is None else reward_lm
         self.filter = CandidateFilter(top_k, top_p)
-        self.mix = RewardMix.of(head, attribute=attribute, weights=weights, clamp=clamp, inverse=inverse)
-        self.calls = Calls()
         head.check_model(self.reward_lm.fingerprint())
+        self.mix = RewardMix.of(head, attribute=attribute, weights=weights, clamp=clamp, inverse=inverse)
+        # the scorer gives no other attributes than these
+        self._scorer, self._mix = head.scorer(self.mix.columns), self.mix.alone()
+        self.calls = Calls()
         self._same_tokens = same_tokens(lm, self.reward_lm)
-        if self._same_tokens and self.reward_lm.vocab_size < lm.vocab_size:
+        # of the generation whose beginning was looked at last
+        self._begun: Any = None
+        self._n_tokens = lm.vocab_size
+        if self._same_tokens and self.reward_lm.vocab_size < self._n_tokens:
             raise InvalidInputError(
-                f"{who}: the guided model may write {lm.vocab_size:,} tokens and the reward model reads "
+                f"{who}: the guided model may write {self._n_tokens:,} tokens and the reward model reads "
                 f"{self.reward_lm.vocab_size:,}; use a reward model with a row for each of them"
             )
         self._tap = ModelTap(lm.model)
@@ -114,13 +120,15 @@ class RewardProcessor:
                 return scores
             ids, guided, valid = candidates.ids, candidates.scores, candidates.valid
         else:
-            self._check_beginning(input_ids, step.mask)
+            self._check_beginning(input_ids, step)
             ids = None if candidates is None else candidates.ids
             valid = None if candidates is None else candidates.valid
             with torch.inference_mode():
                 rewards = self._rewards(step, input_ids, ids)
             self.calls.rewarded += rewards[..., 0].size if valid is None else int(valid.sum())
-            mixed = self.beta * torch.from_numpy(np.ascontiguousarray(self._mixed(rewards, valid)))
+            mixed = self._mixed(rewards, valid)
+            mixed *= self.beta
+            mixed = torch.from_numpy(np.ascontiguousarray(mixed))
             guided = (scores if candidates is None else candidates.scores) + mixed.to(scores.dtype)
             if ids is None:
                 return guided
@@ -129,29 +137,36 @@ class RewardProcessor:
         return torch.full_like(scores, -torch.inf).scatter_(1, ids, guided)
 
     def _mixed(self, rewards: NDArray[np.floating[Any]], valid: Any) -> NDArray[np.floating[Any]]:
-        mixed = self.mix(rewards)
-        wrong = ~np.isfinite(mixed)
-        if valid is not None:
-            wrong &= valid.numpy()
-        if wrong.any():
-            raise InvalidInputError(
-                f"{type(self).__name__} met {int(wrong.sum())} candidates without a finite reward; look for NaN in the "
-                "head's training states, or fit it with more regularisation"
-            )
+        mixed = self._mix(rewards)
+        # what is not a candidate may have any reward: it is never read. One sum finds what is not finite
+        if not np.isfinite(mixed.sum()):
+            wrong = ~np.isfinite(mixed)
+            if valid is not None:
+                wrong &= valid.numpy()
+            if wrong.any():
+                raise InvalidInputError(
+                    f"{type(self).__name__} met {int(wrong.sum())} candidates without a finite reward; look for NaN in the "
+                    "head's training states, or fit it with more regularisation"
+                )
         return mixed
 
     def _rewards(self, step: LastStep, input_ids: Any, ids: Any) -> NDArray[np.floating[Any]]:
-        """Rewards of the candidates (of every token where ``ids`` is None), shape (n_sequences, k, n_attributes)."""
+        """Rewards of the candidates (of every token where ``ids`` is None), (n_sequences, k, n_chosen)."""
         raise TypeError(f"{type(self).__name__} does not implement _rewards")
 
-    def _check_beginning(self, input_ids: Any, mask: Any) -> None:
+    def _check_beginning(self, input_ids: Any, step: LastStep) -> None:
         """Raise unless every sequence begins with the token that the head's training texts began with."""
+        # a generation keeps its cache and its beginnings
+        if step.cache is not None and self._begun is not None and self._begun() is step.cache:
+            return
+        mask = step.mask
         first = input_ids[:, 0] if mask is None else input_ids.gather(1, (mask != 0).int().argmax(dim=1, keepdim=True))
         if bool((first != self.lm.bos_id).any()):
             raise InvalidInputError(
                 f"{type(self).__name__} expects sequences that begin with the token {self.lm.bos_id} (BOS), as the "
                 "texts that its head was trained on; put it before the prompt's tokens, after the padding"
             )
+        self._begun = None if step.cache is None else weakref.ref(step.cache)
 
 
 class RADProcessor(RewardProcessor):
@@ -248,14 +263,14 @@ class RADProcessor(RewardProcessor):
 
         n = len(input_ids)
         if ids is None:
-            ids = torch.arange(self.lm.vocab_size).expand(n, -1)
+            ids = torch.arange(self._n_tokens).expand(n, -1)
         if self.bridge is not None:
             states = self.bridge.states(input_ids, step.mask, ids)
             self.calls.reward_passes += 1
         else:
             states = self._states(step, input_ids, ids)
-        rewards = self.head.rewards(states.reshape(-1, states.shape[-1]).float().numpy())
-        return np.asarray(rewards).reshape(n, ids.shape[1], -1)
+        rewards = self._scorer(states.reshape(-1, states.shape[-1]).float())
+        return np.asarray(rewards.numpy()).reshape(n, ids.shape[1], -1)
 
     def _states(self, step: LastStep, input_ids: Any, ids: Any) -> Any:
         cache, who = step.cache, type(self).__name__
@@ -339,8 +354,6 @@ class ARMProcessor(RewardProcessor):
                 "RADProcessor(..., bridge=True), or train the head on the guided model's states"
             )
         self.whole_vocabulary = whole_vocabulary
-        # what a prefix has earned so far is the same for all candidates, and increments are not clamped
-        self._of = head.next_scores if getattr(head, "increments_", False) else head.next_rewards
         self._own = None if self.shared else PrefixCache(self.reward_lm.model, "ARMProcessor")
 
     def _rewards(self, step: LastStep, input_ids: Any, ids: Any) -> NDArray[np.floating[Any]]:
@@ -349,11 +362,10 @@ class ARMProcessor(RewardProcessor):
         else:
             states = self._own.follow(input_ids, step.mask, state=True)
             self.calls.reward_passes += 1
-        read = states.float().numpy()
+        read = states.float()
         if ids is None:
-            return np.asarray(self._of(read))
+            return np.asarray(self._scorer(read)[:, : self._n_tokens].numpy())
         # a table is read faster in one piece than most of it row by row
-        if self.whole_vocabulary or 2 * ids.shape[1] > self.lm.vocab_size:
-            every = np.asarray(self._of(read))
-            return np.take_along_axis(every, ids.numpy()[:, :, None], axis=1)
-        return np.asarray(self._of(read, ids.numpy()))
+        if self.whole_vocabulary or 2 * ids.shape[1] > self._n_tokens:
+            return np.take_along_axis(self._scorer(read).numpy(), ids.numpy()[:, :, None], axis=1)
+        return np.asarray(self._scorer(read, ids).numpy())

@@ -16,6 +16,7 @@ from embedrm.decoding._lesson import Labels, Lesson
 from embedrm.decoding._linear import LinearOperator
 from embedrm.decoding._penalty import L2_GRID, choose_l2
 from embedrm.decoding._perceptron import Schedule, forward, train
+from embedrm.decoding._scorer import StateScorer
 from embedrm.decoding._solver import Solution, minimise
 from embedrm.decoding._units import root_mean_square
 from embedrm.decoding.base import Array, PrefixHead, TokenRecord, block_rows, check_scores, gathered, slices
@@ -301,6 +302,11 @@ class RADHead(PrefixHead):
         """Reward of each whole text; shape (n_texts, n_attributes), float64."""
         self.check(states)
         return self.rewards(states.states[np.asarray(states.offsets[1:]) - 1])
+
+    def scorer(self, columns: Sequence[int]) -> StateScorer:
+        """Return what gives the rewards of some attributes (by position), step after step."""
+        check_is_fitted(self, "weights_")
+        return StateScorer(self, columns)
 
     def torch_tensors(self) -> dict[str, list[Any]]:
         """Return ``weights`` and ``biases`` as float32 torch tensors, layer by layer."""

@@ -107,6 +107,9 @@ class RadHead(PrefixHead):
     def rewards(self, h: np.ndarray) -> np.ndarray:
         return 0.5 + np.tanh(h @ self.first) @ self.second - self.mean
 
+    def scorer(self, columns: Sequence[int]) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda h: torch.from_numpy(self.rewards(h.numpy())[..., list(columns)])
+
 
 class ArmHead(PrefixHead):
     """<h, w> + <W h, e(v)>."""
@@ -131,6 +134,13 @@ class ArmHead(PrefixHead):
         if ids is None:
             return base[:, None] + np.einsum("nad,vd->nva", queries, self.embeddings)
         return base[:, None] + np.einsum("nad,nkd->nka", queries, self.embeddings[ids])
+
+    def scorer(self, columns: Sequence[int]) -> Callable[..., np.ndarray]:
+        def score(h: torch.Tensor, ids: torch.Tensor | None = None) -> torch.Tensor:
+            rewards = self.next_rewards(h.numpy(), None if ids is None else ids.numpy())
+            return torch.from_numpy(rewards[..., list(columns)])
+
+        return score
 
 
 Reward = Callable[[list[int], int], np.ndarray]

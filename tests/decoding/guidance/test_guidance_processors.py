@@ -281,13 +281,8 @@ class TestRewards:
 
 def scale(processor, factor):
     """Give the processor's head rewards that leave [0, 1] widely."""
-    name = "rewards" if isinstance(processor, RADProcessor) else "next_rewards"
-    head = copy.copy(processor.head)
-    plain = getattr(head, name)
-    setattr(head, name, lambda *args: 0.5 + factor * (plain(*args) - 0.5))
-    processor.head = head
-    if name == "next_rewards":
-        processor._of = head.next_rewards
+    scorer = processor._scorer
+    processor._scorer = lambda *args: 0.5 + factor * (scorer(*args) - 0.5)
 
 
 class TestRefusals:
@@ -295,8 +290,7 @@ class TestRefusals:
         lm = tiny_lm()
         head = ArmHead(lm)
         head.increments_ = True
-        head.next_scores = lambda h, ids: 3.0 + ArmHead.next_rewards(head, h, ids)
-        head.next_rewards = None
+        head.scorer = lambda columns: lambda h, ids: 3.0 + ArmHead.scorer(head, columns)(h, ids)
         processor = ARMProcessor(lm, head, BETA, top_k=6)
         assert processor.mix.clamp is False
         usual, _ = made("arm", lm, top_k=6, clamp=False)
@@ -334,6 +328,10 @@ class TestRefusals:
             ({"weights": {}}, "at least one attribute"),
             ({"weights": {"kind": np.inf}}, "expects a finite number"),
             ({"weights": {"cold": 1.0}}, "unknown attribute 'cold'"),
+            ({"weights": {"kind": 1.0, 0: 2.0}}, "names an attribute twice"),
+            ({"weights": {"kind": "much"}}, "expects a finite number"),
+            ({"weights": ["kind"]}, "expects a finite number"),
+            ({"beta": "5"}, "finite beta, got '5'"),
         ],
     )
     def test_options(self, options, message):
