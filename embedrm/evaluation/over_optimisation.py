@@ -1,0 +1,338 @@
+"""Over-optimisation: what the best of n is worth by gold while its reward rises, over models, noise and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.evaluation._best_of_n_rows import MIN_GROUPS, interval_cell
+from embedrm.evaluation._candidates import Scored, scored_candidates
+from embedrm.evaluation.best_of_n import ESTIMATORS, ORACLE, RANDOM, SUN_NS, standing
+from embedrm.numerics import best_of_n as bon
+from embedrm.numerics.bootstrap import CONFIDENCE, N_RESAMPLES, Clustered, two_sided_p
+from embedrm.preferences import EmbeddedResponses
+
+Array = NDArray[np.float64]
+
+GOLD, PROXY, QUANTILE = range(3)
+_COLUMNS = 3
+
+
+class ChoiceJudge:
+    """Candidates with gold, and what any reward's choices among them are worth, prompt by prompt.
+
+    Parameters
+    ----------
+    responses : EmbeddedResponses
+        Gives gold, prompts and groups. Its vectors are not read.
+    ns : sequence of int, optional
+        Numbers of candidates; 1 is always among them. Absent: every n to the largest that half of the prompts can serve
+        where that is at most 16, and otherwise those of Sun et al. (2025) below it and itself.
+    prompts : array-like of int, or mask over the prompts, optional
+    estimator : {"unbiased", "lin2024", "sun2025"}
+        See :data:`embedrm.evaluation.best_of_n.ESTIMATORS`.
+    missing, gold : str
+        As in :func:`embedrm.evaluation.best_of_n.best_of_n_facts`.
+    n_permutations, random_state : int
+        Of the estimator "sun2025".
+
+    Attributes
+    ----------
+    ns : list of int
+        Ascending. Every n is judged on the prompts that have candidates for the largest, so that a curve is of one sample.
+    scored : Scored
+    """
+
+    def __init__(
+        self,
+        responses: EmbeddedResponses,
+        *,
+        ns: Sequence[int] | None = None,
+        prompts: ArrayLike | None = None,
+        estimator: str = "unbiased",
+        missing: str = "raise",
+        gold: str = "raw",
+        n_permutations: int = 100,
+        random_state: int = 0,
+    ) -> None:
+        if estimator not in ESTIMATORS:
+            raise unknown_name("estimator of best-of-n", estimator, ESTIMATORS)
+        if isinstance(n_permutations, bool) or not isinstance(n_permutations, (int, np.integer)) or n_permutations < 1:
+            raise InvalidInputError(
+                f"best-of-n needs n_permutations to be a whole number from 1, got {n_permutations!r}"
+            )
+        nothing = {"nothing": np.zeros(responses.n_responses)}
+        scored = scored_candidates(nothing, responses, prompts, missing, gold)
+        self.ns = _grid(ns, scored)
+        self.scored = scored.with_at_least(self.ns[-1])
+        self.responses, self.estimator = responses, estimator
+        self.n_permutations = n_permutations if estimator == "sun2025" else None
+        scheme = {"unbiased": bon.unbiased, "lin2024": bon.prefixes}.get(estimator)
+        self._scheme: Any = scheme or partial(
+            bon.permutations, n_permutations=n_permutations, random_state=random_state
+        )
+        self._quantile = bon.beaten_share(self.scored.gold, self.scored.candidates)
+
+    def curves(self, rewards: ArrayLike, name: str = "rewards") -> tuple[Array, Array]:
+        """Judge the choices by some rewards (n_responses,).
+
+        Returns
+        -------
+        curves : ndarray of shape (n_prompts, len(ns), 3)
+            Gold of the choice; its reward above its prompt's mean, in pooled standard deviations within prompts; the
+            share of the other candidates with lower gold, equal ones one half (one half at random, one for the best).
+        spearman : ndarray of shape (n_prompts,)
+            Rank correlation of rewards with gold; NaN where gold does not vary.
+        """
+        values = np.asarray(rewards, dtype=np.float64)
+        if values.shape != (self.responses.n_responses,):
+            raise InvalidInputError(
+                f"rewards of {name!r} must have shape ({self.responses.n_responses},), one a response, got {values.shape}"
+            )
+        candidates, gold = self.scored.candidates, self.scored.gold
+        own = values[candidates.rows]
+        n_bad = int((~np.isfinite(own)).sum())
+        if n_bad:
+            raise InvalidInputError(
+                f"rewards of {name!r} must be finite, got NaN or infinity for {n_bad:,} of {len(own):,} candidates"
+            )
+        columns = np.stack([gold, standing(own, candidates)[0], self._quantile], axis=1)
+        made: Array = self._scheme(own, columns, candidates, self.ns)
+        return made, bon.spearman(own, gold, candidates)
+
+    @property
+    def mean_gold(self) -> Array:
+        """Mean gold of each prompt's candidates, what a random choice is worth; (n_prompts,)."""
+        return self.scored.candidates.means(self.scored.gold)
+
+
+def over_optimisation_facts(
+    judge: ChoiceJudge,
+    curves: Mapping[str, Mapping[str, Sequence[tuple[Array, Array]]]],
+    *,
+    reference: str,
+    n_resamples: int = N_RESAMPLES,
+    random_state: int = 0,
+) -> dict[str, Any]:
+    r"""Means, intervals, peaks and differences of the curves of several models at several levels of noise.
+
+    Parameters
+    ----------
+    judge : ChoiceJudge
+    curves : mapping of level to mapping of model to sequence of (curves, spearman)
+        As :meth:`ChoiceJudge.curves` gives them, one for each draw (of the wrong labels, and of the models' seeds). Every
+        level has the same models, every model as many draws, and draw d is the same for all.
+    reference : str
+        The model that the others are compared with.
+    n_resamples, random_state : int
+        Of the bootstrap: whole prompt groups and draws, both with replacement, the same for every model and level.
+
+    Returns
+    -------
+    dict
+        ``ns``, ``kl`` (nats, an upper bound), ``levels``, ``models``, ``reference``, ``n_draws``, ``candidates``, ``gold``,
+        ``estimator``; ``random`` and ``oracle``, cells of gold; ``rows``, one a level and model:
+
+        - ``gold``, ``reward``, ``gain_sd``, ``quantile``: a cell ``{value, low, high}`` an n; reward and gain in standard
+          deviations within prompts; ``captured``, the gain over the oracle's at the largest n;
+        - ``spearman``: mean over prompts; ``peak``: the n of the highest mean gold;
+        - ``lost``: gold at the peak less gold at the largest n. The peak of one half of the prompt groups is read on the
+          other, so that nothing is lost by chance alone;
+
+        ``differences``, one a level and model: gold less the reference's, a cell with ``p`` an n, and ``spearman``; and
+        ``changes``, one a model: its difference at the largest n at the last level less that at the first.
+
+    Raises
+    ------
+    InvalidInputError
+        For levels with other models or another number of draws, and an unknown reference.
+
+    Notes
+    -----
+    Ends of intervals and p are None where fewer than ten prompt groups are judged. With one draw, intervals are over prompts
+    alone.
+    """
+    levels, models, n_draws = _checked(curves, reference)
+    scored, ns = judge.scored, judge.ns
+    mean = judge.mean_gold
+    oracle, _ = judge.curves(_gold_of(judge), ORACLE)
+    sample = _Sample(scored, n_draws, n_resamples, random_state)
+    sd = scored.gold_facts["within_sd"]
+    halves = _halves(scored.group)
+    known = ~np.isnan(curves[levels[0]][models[0]][0][1])
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for level in levels:
+        for model in models:
+            stacked = np.stack([one for one, _ in curves[level][model]], axis=1)
+            rho = np.stack([one for _, one in curves[level][model]], axis=1)
+            found[level, model] = sample.row(stacked, rho, known, halves)
+    most = sample.mean(np.repeat((oracle[:, :, GOLD] - mean[:, None])[:, None], n_draws, axis=1))
+    rows, differences = [], []
+    at_random = sample.mean(np.repeat(mean[:, None, None], n_draws, axis=1))
+    for (level, model), one in found.items():
+        gain = tuple(a - b for a, b in zip(one["gold"], at_random))
+        cells = {key: sample.cells(one[key]) for key in ("gold", "reward", "quantile")}
+        row = {"level": level, "model": model, **cells}
+        row["gain_sd"] = sample.cells(tuple(g / sd for g in gain)) if sd > 0 else None
+        row["captured"] = sample.share(gain, most)
+        row["spearman"] = sample.cells(one["spearman"])[0] if known.any() else None
+        rows.append(row | {"peak": ns[int(one["gold"][0].argmax())], "lost": sample.cells(one["lost"])[0]})
+        if model != reference:
+            base = found[level, reference]
+            less = {key: tuple(a - b for a, b in zip(one[key], base[key])) for key in ("gold", "spearman", "lost")}
+            differences.append(
+                {
+                    "level": level,
+                    "model": model,
+                    "reference": reference,
+                    "gold": sample.cells(less["gold"], tested=True),
+                }
+                | {"spearman": sample.cells(less["spearman"], tested=True)[0] if known.any() else None}
+                | {"lost": sample.cells(less["lost"], tested=True)[0]}
+            )
+    first, last = levels[0], levels[-1]
+    changes = []
+    for model in models:
+        if model != reference and len(levels) > 1:
+            parts = [
+                tuple(a - b for a, b in zip(found[level, model]["gold"], found[level, reference]["gold"]))
+                for level in (first, last)
+            ]
+            cell = sample.cells(tuple(b - a for a, b in zip(*parts)), tested=True)[-1]
+            changes.append({"model": model, "reference": reference, "from": first, "to": last, "gold": cell})
+    return {
+        "estimator": judge.estimator,
+        "n_permutations": judge.n_permutations,
+        "ns": ns,
+        "kl": bon.divergence(ns).tolist(),
+        "levels": levels,
+        "models": models,
+        "reference": reference,
+        "n_draws": n_draws,
+        "n_prompts": scored.candidates.n_prompts,
+        "candidates": scored.counts,
+        "gold": scored.gold_facts,
+        "confidence": CONFIDENCE,
+        "n_resamples": n_resamples,
+        "random_state": random_state,
+        RANDOM: sample.cells(at_random)[0],
+        ORACLE: sample.cells(sample.mean(np.repeat(oracle[:, None, :, GOLD], n_draws, axis=1))),
+        "rows": rows,
+        "differences": differences,
+        "changes": changes,
+    }
+
+
+Drawn = tuple[Array, Array]
+"""Means (n_columns,) and their bootstrap draws (n_resamples, n_columns)."""
+
+
+class _Sample:
+    """One bootstrap over prompt groups and draws, shared by everything that is compared."""
+
+    def __init__(self, scored: Scored, n_draws: int, n_resamples: int, random_state: int) -> None:
+        self.group, self.n_draws = scored.group, n_draws
+        self.n_resamples, self.random_state = n_resamples, random_state
+        picks = np.random.default_rng([random_state, 1]).multinomial(
+            n_draws, np.full(n_draws, 1 / n_draws), size=n_resamples
+        )
+        self._picked = picks / n_draws
+        self.enough = len(np.unique(self.group)) >= MIN_GROUPS
+
+    def mean(self, values: Array, kept: NDArray[np.bool_] | None = None) -> Drawn:
+        """Mean over prompts and draws of (n_prompts, n_draws, n_columns), of some prompts where not all have a value."""
+        kept = np.ones(len(values), dtype=bool) if kept is None else kept
+        n_columns = values.shape[2]
+        if not kept.any():
+            return np.zeros(n_columns), np.zeros((self.n_resamples, n_columns))
+        # prompts without a value keep their place among the clusters, so that all statistics meet the same draws
+        flat = np.where(kept[:, None], values.reshape(len(values), -1), 0.0)
+        both = np.concatenate([flat, kept[:, None].astype(np.float64)], axis=1)
+        table = Clustered.from_rows(both, self.group, np.full(len(flat), "all"))
+        drawn = table.resample(self.n_resamples, self.random_state)[:, 0]
+        by_draw = drawn[:, :-1] / np.maximum(drawn[:, -1:], np.finfo(float).tiny)
+        shaped = by_draw.reshape(self.n_resamples, self.n_draws, n_columns)
+        return values[kept].mean(axis=(0, 1)), np.einsum("bd,bdc->bc", self._picked, shaped)
+
+    def row(self, curves: Array, rho: Array, known: NDArray[np.bool_], halves: NDArray[np.bool_]) -> dict[str, Drawn]:
+        """Means of one model at one level; ``curves`` (n_prompts, n_draws, len(ns), 3)."""
+        gold = curves[:, :, :, GOLD]
+        lost = np.empty(gold.shape[:2])
+        for half in (halves, ~halves):
+            # the peak of the other half; of all, where there is no other
+            other = ~half if (~half).any() else half
+            peak = int(gold[other].mean(axis=(0, 1)).argmax())
+            lost[half] = gold[half][:, :, peak] - gold[half][:, :, -1]
+        return {
+            "gold": self.mean(gold),
+            "reward": self.mean(curves[:, :, :, PROXY]),
+            "quantile": self.mean(curves[:, :, :, QUANTILE]),
+            "spearman": self.mean(rho[:, :, None], known),
+            "lost": self.mean(lost[:, :, None]),
+        }
+
+    def cells(self, drawn: Drawn, tested: bool = False) -> list[dict[str, Any]]:
+        point, draws = drawn
+        made = [interval_cell(float(value), draws[:, j], self.enough) for j, value in enumerate(point)]
+        if tested:
+            for j, cell in enumerate(made):
+                cell["p"] = two_sided_p(draws[:, j]) if self.enough else None
+        return made
+
+    def share(self, gain: Drawn, most: Drawn) -> dict[str, Any] | None:
+        """Gain over the oracle's, at the largest n; None where the oracle gains nothing."""
+        least = 1e-12 * max(1.0, float(np.abs(most[0]).max()))
+        if most[0][-1] <= least:
+            return None
+        draws = np.where(most[1][:, -1] > least, gain[1][:, -1] / np.maximum(most[1][:, -1], least), np.nan)
+        return interval_cell(float(gain[0][-1] / most[0][-1]), draws, self.enough)
+
+
+def _gold_of(judge: ChoiceJudge) -> Array:
+    """Gold as rewards of all responses; zero where it is not asked about."""
+    out = np.zeros(judge.responses.n_responses)
+    out[judge.scored.candidates.rows] = judge.scored.gold
+    return out
+
+
+def _halves(group: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """Every other prompt group, by name."""
+    halves: NDArray[np.bool_] = np.unique(group, return_inverse=True)[1] % 2 == 0
+    return halves
+
+
+def _checked(curves: Mapping[str, Mapping[str, Sequence[Any]]], reference: str) -> tuple[list[str], list[str], int]:
+    levels = list(curves)
+    if not levels or not curves[levels[0]]:
+        raise InvalidInputError("over-optimisation needs curves of at least one model at one level, got none")
+    models = list(curves[levels[0]])
+    if reference not in models:
+        raise unknown_name("reference of over-optimisation", reference, models)
+    n_draws = len(curves[levels[0]][models[0]])
+    for level in levels:
+        if list(curves[level]) != models or any(len(curves[level][m]) != n_draws for m in models) or not n_draws:
+            raise InvalidInputError(
+                f"over-optimisation needs the same models at every level, each with as many draws; {level!r} has others"
+            )
+    return levels, models, n_draws
+
+
+def _grid(ns: Sequence[int] | None, scored: Scored) -> list[int]:
+    size = scored.candidates.size
+    if ns is None:
+        most = int(np.sort(size)[len(size) // 2])
+        return list(range(1, most + 1)) if most <= 16 else sorted({*(n for n in SUN_NS if n < most), most})
+    grid = list(ns)
+    if not grid or any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1 for n in grid):
+        raise InvalidInputError("best-of-n needs ns to be a list of whole numbers from 1")
+    if max(grid) > size.max():
+        raise InvalidInputError(
+            f"best of {max(grid)} was asked for, and no prompt has more than {int(size.max())} candidates with gold; ask "
+            "for less"
+        )
+    return sorted({1, *(int(n) for n in grid)})

@@ -1,0 +1,267 @@
+"""Over-optimisation of reward models: one model and ensembles choose the best of n, trained on labels of known noise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from embedrm.annotation import annotate
+from embedrm.composites.ensemble import EnsembleRewardModel, aggregated
+from embedrm.errors import InvalidInputError
+from embedrm.evaluation.over_optimisation import ChoiceJudge, over_optimisation_facts
+from embedrm.heads.mlp import MLPHead
+from embedrm.numerics.annotation import Annotator
+from embedrm.numerics.bootstrap import N_RESAMPLES
+from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
+from embedrm.progress import Progress, silent
+from embedrm.reporting import over_optimisation as parts
+from embedrm.reporting.provenance import collect
+from embedrm.reporting.report import Report
+from embedrm.reward_model import RewardModel, check_preferences
+
+Array = NDArray[np.float64]
+
+SINGLE = "single"
+ENSEMBLES = {"mean": "mean", "WCO": "min", "UWO": "uwo"}
+"""Rows of the study and the aggregate of each: the mean, worst-case and uncertainty-weighted optimisation."""
+NOISE = (0.0, 0.1, 0.2, 0.3, 0.4)
+
+
+class OverOptimisationStudy:
+    """What the best of n is worth by gold, chosen by one model and by ensembles of such models, over label noise.
+
+    For each level of noise and each draw, the training labels are spoilt by a simulated annotator; one model is fitted on
+    all of them, an ensemble on the same ones, and both choose among the same candidates.
+
+    Parameters
+    ----------
+    train : EmbeddedPreferences
+        Pairs whose labels are right.
+    candidates : EmbeddedResponses
+        With gold, of prompts that are not trained on; the views of ``train``. Rewards are of one scale within a prompt only,
+        and nothing here compares prompts.
+    member : RewardModel, optional
+        The single model, and each member; ``MLPHead()`` where absent.
+    n_members : int
+    kind : str, optional
+        Of :class:`embedrm.EnsembleRewardModel`: "seeds" where the member has a ``random_state``, "bootstrap" otherwise.
+        Members of "seeds" read every pair, as the single model does.
+    k : float
+        Of UWO: how much the members' variance costs.
+    noise : sequence of float or Annotator
+        Levels, the least first; a number is a flip rate.
+    n_draws : int
+        Of the wrong labels; the draw is the seed of the models too.
+    random_state : int
+    n_resamples : int
+    progress : Progress
+    **options
+        Of :class:`embedrm.evaluation.over_optimisation.ChoiceJudge`: ``ns``, ``prompts``, ``estimator``, ``missing``,
+        ``gold``, ``n_permutations``.
+
+    Attributes
+    ----------
+    judge : ChoiceJudge
+    rewards : dict of (level, model) to ndarray of shape (n_responses,)
+        Of the first draw: what a set of chosen responses can be written from
+        (:func:`embedrm.experiments.selected_set.write_selected`).
+
+    Raises
+    ------
+    InvalidInputError
+        For candidates among the prompts that are trained on, levels of one name, and options out of range.
+
+    Notes
+    -----
+    An analogue of Coste et al. (2024) and of the ensembles of Sun et al. (2025) with models on frozen vectors: nothing is
+    generated, and the policy that is optimised is best-of-n. Members are standardised on the training responses, so that
+    none is withheld from them.
+
+    References
+    ----------
+    Gao, Schulman and Hilton (2023), "Scaling laws for reward model overoptimization"; Coste et al. (2024), "Reward model
+    ensembles help mitigate overoptimization"; Sun et al. (2025), "Reusing embeddings".
+    """
+
+    def __init__(
+        self,
+        train: EmbeddedPreferences,
+        candidates: EmbeddedResponses,
+        *,
+        member: RewardModel | None = None,
+        n_members: int = 10,
+        kind: str | None = None,
+        k: float = 1.0,
+        noise: Sequence[float | Annotator] = NOISE,
+        n_draws: int = 3,
+        random_state: int = 0,
+        n_resamples: int = N_RESAMPLES,
+        progress: Progress = silent,
+        **options: Any,
+    ) -> None:
+        started = time.perf_counter()
+        prefs = check_preferences(train, "OverOptimisationStudy")
+        if not isinstance(candidates, EmbeddedResponses):
+            raise InvalidInputError(
+                f"OverOptimisationStudy needs candidates to be EmbeddedResponses, got {type(candidates).__name__}; those of "
+                "preferences are in their attribute 'responses'"
+            )
+        self._check_number("n_draws", n_draws)
+        self._check_number("n_resamples", n_resamples)
+        self.member: RewardModel = MLPHead() if member is None else member
+        seeded = any(key.rpartition("__")[2] == "random_state" for key in self.member.get_params())
+        self.kind = kind or ("seeds" if seeded else "bootstrap")
+        self.n_members, self.k = n_members, k
+        self.levels = _levels(noise)
+        self.judge = ChoiceJudge(candidates, random_state=random_state, **options)
+        self._refuse_what_was_trained_on(prefs, candidates)
+        ensemble = EnsembleRewardModel(
+            self.member, n_members, self.kind, k=k, calibration_fraction=None, random_state=random_state
+        )
+        ensemble.check_parameters()
+        self.rewards: dict[tuple[str, str], Array] = {}
+        curves: dict[str, dict[str, list[Any]]] = {
+            level: {model: [] for model in (SINGLE, *ENSEMBLES)} for level in self.levels
+        }
+        step, done = progress("reward models chosen by"), 0
+        for level, annotator in self.levels.items():
+            for draw in range(n_draws):
+                noisy = annotate(prefs, annotator, random_state=random_state + draw)
+                for model, rewards in self._rewards(ensemble, noisy, candidates, random_state + draw).items():
+                    curves[level][model].append(self.judge.curves(rewards, model))
+                    if draw == 0:
+                        self.rewards[level, model] = rewards
+                done += 1
+                step(done, len(self.levels) * n_draws)
+        self._facts = over_optimisation_facts(
+            self.judge, curves, reference=SINGLE, n_resamples=n_resamples, random_state=random_state
+        )
+        self._facts |= {
+            "n_pairs": len(prefs),
+            "n_members": n_members,
+            "kind": self.kind,
+            "k": float(k),
+            "member": type(self.member).__name__,
+            "noise": {level: annotator.to_info() for level, annotator in self.levels.items()},
+        }
+        self._provenance = {
+            "seeds": list(range(random_state, random_state + n_draws)),
+            "data": {"train": prefs.responses.info.get("data"), "candidates": candidates.info.get("data")},
+            "encoder": candidates.info.get("encoder"),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything measured, as plain values."""
+        return self._facts
+
+    def row(self, level: str, model: str) -> dict[str, Any]:
+        """Return the row of one level and model, of the facts' ``rows``."""
+        return self._find("rows", level, model)
+
+    def difference(self, level: str, model: str) -> dict[str, Any]:
+        """Return what a model has over the single one at one level."""
+        return self._find("differences", level, model)
+
+    def _find(self, where: str, level: str, model: str) -> dict[str, Any]:
+        rows = self._facts[where]
+        found = [row for row in rows if (row["level"], row["model"]) == (level, model)]
+        if not found:
+            known = "; ".join(f"{row['level']}, {row['model']}" for row in rows)
+            raise InvalidInputError(f"the study has no {where} of {level!r} and {model!r}; it has {known}")
+        one: dict[str, Any] = found[0]
+        return one
+
+    def findings(self) -> list[str]:
+        """Return what to take away, one sentence each."""
+        return parts.over_optimisation_findings(self._facts)
+
+    def add_sections(
+        self, report: Report, name: str = "over-optimisation", title: str = "Over-optimisation", text: str = ""
+    ) -> None:
+        """Add tables and figures to a report; ``name`` begins their names, so that several studies fit in one report."""
+        facts = self._facts
+        figures = []
+        if facts["gold"]["within_sd"] > 0 and len(facts["ns"]) > 1:
+            ends = dict.fromkeys((facts["levels"][0], facts["levels"][-1]))
+            figures = [parts.goodhart_figure(facts, level, f"{name}-curve-{i}") for i, level in enumerate(ends)]
+            figures.append(parts.noise_figure(facts, f"{name}-noise"))
+        tables = [parts.over_optimisation_table(facts, name, title), parts.gold_table(facts, f"{name}-gold")]
+        tables.append(parts.differences_table(facts, f"{name}-differences"))
+        report.add_section(title, [*([text] if text else []), self._how()], tables=tables, figures=figures)
+
+    def report(self, title: str = "Over-optimisation") -> Report:
+        """Return a report of its own."""
+        made = Report("over-optimisation", title, self.findings(), notes=_NOTES)
+        self.add_sections(made, title=title)
+        known = {key: value for key, value in self._provenance.items() if value is not None and key != "seconds"}
+        made.provenance = collect(**known, extra={"study_seconds": self._provenance["seconds"]})
+        return made
+
+    def _how(self) -> str:
+        facts = self._facts
+        members = {"seeds": "seeds", "bootstrap": "bootstraps of the prompt groups", "features": "features"}[self.kind]
+        return (
+            f"{facts['member']} on {facts['n_pairs']:,} pairs. The single model is fitted on all of them; an ensemble has "
+            f"{facts['n_members']:,} members of different {members}. WCO takes the least of their rewards, UWO the mean "
+            f"less {facts['k']:g} times their variance, each member standardised on the training responses."
+        )
+
+    def _rewards(
+        self, ensemble: EnsembleRewardModel, noisy: EmbeddedPreferences, candidates: EmbeddedResponses, seed: int
+    ) -> Mapping[str, Array]:
+        single: RewardModel = clone(self.member)
+        seeded = [key for key in single.get_params() if key.rpartition("__")[2] == "random_state"]
+        single.set_params(**dict.fromkeys(seeded, seed))
+        made = {SINGLE: single.fit(noisy).predict(candidates)}
+        fitted: EnsembleRewardModel = clone(ensemble).set_params(random_state=seed)
+        members = fitted.fit(noisy).predict_members(candidates)
+        return made | {name: aggregated(members, aggregate, self.k) for name, aggregate in ENSEMBLES.items()}
+
+    def _refuse_what_was_trained_on(self, train: EmbeddedPreferences, candidates: EmbeddedResponses) -> None:
+        """Only where both are the same rows: group names of two data sets need not mean the same."""
+        if train.responses is not candidates:
+            return
+        shared = np.isin(self.judge.scored.group, candidates.group[candidates.prompt_of[train.active]])
+        if shared.any():
+            raise InvalidInputError(
+                f"OverOptimisationStudy: {int(shared.sum()):,} of {len(shared):,} prompts with candidates are in groups "
+                "that are trained on, and what a model has seen tells nothing; give prompts=, such as the test split's"
+            )
+
+    def _check_number(self, name: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise InvalidInputError(f"OverOptimisationStudy needs {name} to be a whole number from 1, got {value!r}")
+
+
+_NOTES = (
+    "Reward and gold are compared within prompts alone. The divergence is that of best-of-n from the policy that candidates "
+    "are drawn from, an upper bound; candidates of several systems, and retrieved ones, have no such policy.",
+    "An analogue of the published studies, with heads on frozen vectors; no language model is trained or sampled from.",
+)
+
+
+def _levels(noise: Sequence[float | Annotator]) -> dict[str, Annotator]:
+    """Levels by their names, in the order given."""
+    made: dict[str, Annotator] = {}
+    for one in noise:
+        annotator = one if isinstance(one, Annotator) else Annotator(flip_rate=one)
+        label = "right labels" if annotator.exact else f"{annotator.flip_rate:.4g}"
+        if not annotator.exact:
+            rate = f"{100 * annotator.flip_rate:.4g} % turned round" if annotator.flip_rate else ""
+            label = ", ".join(part for part in (rate, _sharpness(annotator)) if part)
+        if label in made:
+            raise InvalidInputError(f"OverOptimisationStudy: two levels of noise are {label!r}; give each once")
+        made[label] = annotator
+    if not made:
+        raise InvalidInputError("OverOptimisationStudy needs at least one level of noise, such as 0.0 for right labels")
+    return made
+
+
+def _sharpness(annotator: Annotator) -> str:
+    return "" if annotator.beta is None else f"β = {annotator.beta:g}"
