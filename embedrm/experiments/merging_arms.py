@@ -40,6 +40,7 @@ KNOWN_TARGETS = {
     "humanevalpack": "code",
     "medical": "medical",
     "mediqa": "medical",
+    "medical_qa": "medical",
     "kwise_medical_qa": "medical",
 }
 """Domains of data sets, and which of the paper's kinds of domain they are."""

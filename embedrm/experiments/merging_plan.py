@@ -62,7 +62,7 @@ class EncoderMergePlan:
         self.preset = arms.MERGE_PRESETS[preset] if isinstance(preset, str) else preset
         self.store: Any = None
         self.config = arms.general_config(encoder, self.preset)
-        dataset = with_splits(load_dataset(data))
+        dataset = with_splits(load_dataset(data), validation=True)
         domains = dataset.pair_domains().astype(str)
         found = arms.find_targets(domains.tolist(), targets)
         self.targets, self.notes = (found, []) if targets is not None else self._judgeable(dataset, found)

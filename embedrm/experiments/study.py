@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 TRAIN_SHARE = 0.7
 """Of the prompt groups, where the data bring no split."""
 
+VALIDATION_SHARE = 0.15
+"""Of the training prompts, where a study chooses something on validation pairs and the data bring none."""
+
 
 @dataclass(frozen=True)
 class StudyData:
@@ -38,6 +41,8 @@ class StudyData:
         ``validation`` may be empty.
     heldout : EmbeddedPreferences
         A second test split, of phrasings that training has not seen; empty where the data have none.
+    held_out : bool
+        Whether ``validation`` was held out of the data's own training split.
     """
 
     name: str
@@ -45,16 +50,23 @@ class StudyData:
     validation: EmbeddedPreferences
     test: EmbeddedPreferences
     heldout: EmbeddedPreferences
+    held_out: bool = False
 
     def sentence(self) -> str:
         """Say what was trained and tested on, with the encoder's name and what it truncated."""
         info = self.train.responses.info
         cut = info["truncation"]["response"]
+        held = (
+            f" The data bring no validation split: {len(self.validation):,} pairs of {VALIDATION_SHARE:.0%} of the training "
+            "prompts were held out as one."
+            if self.held_out
+            else ""
+        )
         return (
             f"Data: {self.name}; {len(self.train):,} training and {len(self.test):,} test pairs of "
             f"{self.train.responses.n_responses:,} responses to {self.train.responses.n_prompts:,} prompts. "
             f"Encoder: {info['encoder'].get('model', info['encoder'].get('kind'))}, frozen; views "
-            f"{', '.join(self.train.responses.views)}; {cut['truncated']:,} of {cut['texts']:,} responses truncated."
+            f"{', '.join(self.train.responses.views)}; {cut['truncated']:,} of {cut['texts']:,} responses truncated.{held}"
         )
 
     def provenance(self, started: float, command: str | None, seeds: Any) -> dict[str, Any]:
@@ -78,8 +90,12 @@ def load_dataset(data: PreferenceDataset | str | Path | list[str] | None) -> Pre
     return read_preferences(data)
 
 
-def with_splits(dataset: PreferenceDataset, random_state: int = 0) -> PreferenceDataset:
+def with_splits(dataset: PreferenceDataset, random_state: int = 0, *, validation: bool = False) -> PreferenceDataset:
     """Return the data with the splits that a study needs: their own, or where they have none those of :func:`prepare`.
+
+    With ``validation``, data that have a training split and no validation split get one: a share of
+    :data:`VALIDATION_SHARE` of the training prompts, whole groups, by domain. ``info["validation_held_out"]`` counts its
+    pairs.
 
     Raises
     ------
@@ -94,7 +110,28 @@ def with_splits(dataset: PreferenceDataset, random_state: int = 0) -> Preference
             f"a study needs the splits 'train' and 'test', got {', '.join(sorted(s or 'no split' for s in splits))}; "
             "name the splits so, or leave the column out to have one made"
         )
-    return dataset
+    return _hold_out(dataset, random_state) if validation and "validation" not in splits else dataset
+
+
+def _hold_out(dataset: PreferenceDataset, random_state: int) -> PreferenceDataset:
+    from embedrm.datasets import PreferenceDataset
+
+    split = dataset.response_splits()[dataset.pairs["chosen"].to_numpy()]
+    own = dataset.subset(np.flatnonzero(split == "train")).compact()
+    dealt = own.with_split(
+        {"train": 1.0 - VALIDATION_SHARE, "validation": VALIDATION_SHARE}, random_state=random_state
+    ).prompts
+    held = dataset.prompts["group"].isin(dealt["group"][dealt["split"] == "validation"])
+    prompts = dataset.prompts.copy()
+    prompts.loc[held & (prompts["split"] == "train"), "split"] = "validation"
+    made = PreferenceDataset(prompts, dataset.responses, dataset.pairs, name=dataset.name, info=dataset.info)
+    found = made.response_splits()[made.pairs["chosen"].to_numpy()]
+    made.info["validation_held_out"] = {
+        "share": VALIDATION_SHARE,
+        "random_state": random_state,
+        "pairs": int((found == "validation").sum()),
+    }
+    return made
 
 
 def training_responses(data: PreferenceDataset) -> int:
@@ -123,6 +160,7 @@ def prepare(
     store: EmbeddingStore | None = None,
     random_state: int = 0,
     progress: Progress = silent,
+    validation: bool = False,
 ) -> StudyData:
     """Load, split where the data brings no split, and encode.
 
@@ -134,12 +172,16 @@ def prepare(
         As in :func:`embedrm.encode`.
     random_state : int
         Seed of the split, where one has to be made (70 % train, 10 % validation, 20 % test, by prompt group).
+    validation : bool
+        Whether something is chosen on validation pairs, so that they are held out where the data bring none; see
+        :func:`with_splits`.
     """
-    dataset = with_splits(load_dataset(data), random_state)
+    dataset = with_splits(load_dataset(data), random_state, validation=validation)
     preferences = encode(dataset, encoder, layers=layers, store=store, progress=progress)
     split = preferences.responses.split[preferences.prompt_rows]
     return StudyData(
         dataset.name or "unnamed",
+        held_out=bool(dataset.info.get("validation_held_out")),
         train=preferences[split == "train"],
         validation=preferences[split == "validation"],
         test=preferences[split == "test"],

@@ -107,3 +107,34 @@ def test_other_names_of_domains_are_told(home, base):
     assert "merged with math" in paper.tour(embedded)[0][0]
     with pytest.raises(InvalidInputError, match="'sumz'"):
         lin2024.Lin2024({"sumz": "math"}).tour(embedded)
+
+
+def test_validation_pairs_are_held_out_of_training_where_the_data_bring_none():
+    from embedrm import load_bundled
+    from embedrm.experiments.study import VALIDATION_SHARE, with_splits
+
+    whole = load_bundled()
+    assert with_splits(whole, validation=True) is whole
+    prompts = whole.prompts.copy()
+    prompts.loc[prompts["split"] == "validation", "split"] = "train"
+    two = PreferenceDataset(prompts, whole.responses, whole.pairs)
+    assert with_splits(two) is two
+    made, again = with_splits(two, validation=True), with_splits(two, validation=True)
+    before, after = two.prompts["split"].to_numpy(), made.prompts["split"].to_numpy()
+    assert (after == again.prompts["split"].to_numpy()).all()
+    moved = before != after
+    assert set(before[moved]) == {"train"}
+    assert set(after[moved]) == {"validation"}
+    # whole groups, of every domain that trains, about the share that is said
+    groups = made.prompts.groupby("group")["split"].nunique()
+    assert groups.max() == 1
+    held, trained = (set(made.prompts["domain"][after == name]) for name in ("validation", "train"))
+    assert held == trained
+    pair_split = made.response_splits()[made.pairs["chosen"].to_numpy()]
+    n = int((pair_split == "validation").sum())
+    assert made.info["validation_held_out"]["pairs"] == n
+    assert n / (before[made.responses["prompt_of"].to_numpy()[made.pairs["chosen"]]] == "train").sum() == pytest.approx(
+        VALIDATION_SHARE, abs=0.02
+    )
+    other = with_splits(two, random_state=1, validation=True)
+    assert not (other.prompts["split"].to_numpy() == after).all()

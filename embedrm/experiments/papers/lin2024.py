@@ -14,7 +14,7 @@ from embedrm.experiments.merging_curves import sweep_facts
 from embedrm.experiments.merging_report import chosen_table, curves_figure, signed
 from embedrm.experiments.papers import PAPERS
 from embedrm.experiments.papers.base import Paper
-from embedrm.experiments.study import StudyData, duration
+from embedrm.experiments.study import StudyData, duration, prepare
 from embedrm.featurizers import Featurizer
 from embedrm.heads.linear import LinearHead
 from embedrm.merging.sweep import LAMBDAS, sweep_margins
@@ -77,6 +77,12 @@ class Lin2024(Paper):
             f"about {duration(SECONDS[preset])} on two idle cores the first time, tuning apart, and under a minute "
             "when vectors are there already"
         )
+
+    def prepare(
+        self, data: Any, preset: str, *, encoder: Any = None, store: Any = None, progress: Progress = silent
+    ) -> StudyData:
+        """Encode preferences; lambda is chosen on validation pairs, which are held out where the data bring none."""
+        return prepare(data, encoder=encoder, store=store, progress=progress, validation=True)
 
     def plan_literal(self, preset: str = "quick", data: Any = None, encoder: Any = None) -> EncoderMergePlan:
         """Lay out the encoders to tune and merge."""
