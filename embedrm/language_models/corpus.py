@@ -19,6 +19,9 @@ HALVES = ("A", "B")
 """``A`` is for models that guide or are guided, ``B`` for those that judge them."""
 
 ATTRIBUTES = "attributes"
+GENERATED = "attribute_texts"
+GENERATED_TEXTS = {"train": 14_000, "validation": 1_000}
+"""How many attribute texts of the grammar a half has, beside those written by hand."""
 
 # Under this one, each half has its share of every topic of the attributes, reviews of films with like beginnings among them.
 _SALT = "1"
@@ -50,7 +53,7 @@ class Document:
         Read before the text, its separator included; empty for a text that stands alone.
     text : str
     source : str
-        The domain, or "attributes".
+        The domain; "attributes" of texts written by hand, "attribute_texts" of those of the grammar.
     group : str
         Its text group.
     """
@@ -65,7 +68,8 @@ def bundled_documents(half: str, split: str = "train") -> list[Document]:
     """Return the documents of one half of the bundled text.
 
     Of the preference data, every response once: the best answer to a prompt after its prompt, the others alone. Of the
-    attributes, every text alone.
+    attributes, every text alone, and after them texts of :func:`~embedrm.datasets.attribute_texts.write_attribute_texts`,
+    whose halves share no text, though they share the clauses that texts are made of.
 
     Parameters
     ----------
@@ -81,6 +85,25 @@ def bundled_documents(half: str, split: str = "train") -> list[Document]:
     for kind, name, known in (("half of the bundled text", half, HALVES), ("split", split, ("train", "validation"))):
         if name not in known:
             raise unknown_name(kind, name, known)
+    from embedrm.datasets.attribute_texts import write_attribute_texts
+
+    generated = write_attribute_texts(GENERATED_TEXTS[split], half=half, split=split)
+    found = [Document("", text, GENERATED, group) for text, group in zip(generated["text"], generated["group"])]
+    return [*_written_documents(half, split), *found]
+
+
+def corpus_identity(half: str) -> dict[str, Any]:
+    """Return what decides the training documents of a half, as JSON values; the grammar is named, not run."""
+    from embedrm.datasets.attribute_texts import grammar_digest
+
+    return {
+        "written": corpus_digest(_written_documents(half, "train")),
+        "grammar": grammar_digest(),
+        "generated": GENERATED_TEXTS["train"],
+    }
+
+
+def _written_documents(half: str, split: str) -> list[Document]:
     data = load_bundled().split(split).compact()
     prompts, rows = data.prompts, data.responses["prompt_of"].to_numpy()
     ours = half_of(prompts["group"])[rows] == half

@@ -15,7 +15,7 @@ from embedrm.encoders.files import read_model
 from embedrm.encoders.quiet import quiet_loading
 from embedrm.encoders.resolve import resolve
 from embedrm.errors import InvalidInputError, unknown_name
-from embedrm.language_models.corpus import bundled_documents, corpus_digest
+from embedrm.language_models.corpus import bundled_documents, corpus_identity
 from embedrm.language_models.model import LanguageModel
 from embedrm.language_models.states import put_in_place
 from embedrm.language_models.training import SmallLM, train
@@ -27,7 +27,7 @@ BUNDLED = {"bundled": ("A", 0), "bundled:judge": ("B", 1)}
 """Half of the bundled text, and seed."""
 FACTS = "language_model.json"
 # Another number where the training changes: models that were kept are then not taken for new ones.
-_RECIPE = 1
+_RECIPE = 2
 
 
 def load(name: Any, options: Mapping[str, Any]) -> LanguageModel:
@@ -88,8 +88,7 @@ def bundled_model(
     if not isinstance(settings, SmallLM):
         raise InvalidInputError(f"config must be a SmallLM; got {type(settings).__name__}")
     settings.check()
-    documents = bundled_documents(half)
-    identity = {"recipe": _RECIPE, "half": half, "text": corpus_digest(documents), "config": settings.to_dict()}
+    identity = {"recipe": _RECIPE, "half": half, "text": corpus_identity(half), "config": settings.to_dict()}
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode("ascii"), digest_size=16).hexdigest()
     home = models_home() if folder is None else Path(folder).expanduser()
     place = home / digest
@@ -100,6 +99,7 @@ def bundled_model(
         temporary = Path(tempfile.mkdtemp(prefix=f"{TEMP_PREFIX}{digest}-", dir=home))
     except OSError as err:
         raise disk_error(err, home, "keep a language model", "Nothing was kept.") from err
+    documents = bundled_documents(half)
     try:
         model, tokenizer = train(documents, settings, progress=progress(f"train the language model {name!r}"))
         with quiet_loading():

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
-_SENTENCE = re.compile(r"(^|[.?!:] +)([a-z])")
-_ARTICLE = re.compile(r"\b([Aa]) (?=(?:[aeiou]|hour|honest))(?!(?:uni|use|usu|one|eu))")
+_SENTENCE = re.compile(r"(^|[.?!] +)([a-z])")
+_ARTICLE = re.compile(r"\b([Aa]) (?=(?:[aeiou]|hour|honest))(?!(?:uni(?:que|ver|t|on)|use|usu|one|eu))")
+# A phrase with a mark of its own takes no full stop.
+_STOPS = re.compile(r"([?!])[.?]")
 PERSONS = (
     {"I": "I", "me": "me", "my": "my", "am": "am", "was": "was"},
     {"I": "we", "me": "us", "my": "our", "am": "are", "was": "were"},
@@ -59,6 +61,6 @@ def fill(template: str, slots: Mapping[str, str] | Callable[[str], str]) -> str:
 
 def spell(text: str) -> str:
     """Begin sentences with capitals, and set "an" before vowels."""
+    text = _STOPS.sub(r"\1", text)
     text = _ARTICLE.sub(r"\1n ", text)
-    # a question that a statement's full stop closes, and the reverse, are the business of the templates
     return _SENTENCE.sub(lambda match: match.group(1) + match.group(2).upper(), text)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from embedrm.datasets.attribute_texts.draws import Draw, fill, spell
 from embedrm.datasets.attribute_texts.tables import table
 
 _FIELDS = {1.0: "polite", 0.5: "neutral", 0.0: "rude"}
-_QUESTION = re.compile(r"\b(are you asleep|how stupid can one be)\.")
 
 
 def situations() -> dict[str, list[str]]:
@@ -31,4 +28,4 @@ def write_message(topic: str, score: float, draw: Draw) -> str:
             return (ask if name == "ask" else asking).strip()
         return draw.one(about[name] if name in about else shared[name]["text"])
 
-    return spell(_QUESTION.sub(r"\1?", fill(draw.one(templates), slot)))
+    return spell(fill(draw.one(templates), slot))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 
 from embedrm.datasets.domains.records import Record, parse
 
 REVIEWS = (
-    *("film", "restaurant", "hotel", "book"),
-)  # fmt: skip
+    *("film", "restaurant", "hotel", "book", "concert", "phone"),
+    *("museum", "theatre", "course", "shop", "game", "journey"),
+)
 """Topics of reviews; each has a table of its name."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def table(name: str) -> dict[str, dict[str, tuple[str, ...]]]:
     """Return a table: for each record, by id, the phrases of each field, in order."""
     records = parse(_text(name), f"{name}.txt")

@@ -22,11 +22,13 @@ ATTRIBUTES = ("sentiment", "politeness")
 
 # Another number where the grammar changes in code: its digest is then another one.
 _VERSION = 1
+_UPTO = (0.8, 0.9, 1.0)
 # Of five texts two are favourable, two are not, and one is in between.
 _SCORES = (1.0, 0.0, 1.0, 0.0, 0.5)
 _LENGTHS = ((8, 16), (17, 20), (21, 24), (25, 35))
-# So often a text of the length that was drawn is looked for.
-_TRIES = 5_000
+# So often a text of the topic and length that were drawn is looked for; then others are drawn, so often.
+_TRIES = 2_000
+_TURNS = 20
 
 
 def write_attribute_texts(
@@ -98,10 +100,7 @@ def place_of(text: str) -> tuple[str, str, str]:
     digest = hashlib.blake2b(text.encode("utf-8"), digest_size=8)
     number = int.from_bytes(digest.digest(), "big")
     half, share = HALVES[number & 1], (number >> 1) / 2.0**63
-    for split, width in SPLITS.items():
-        share -= width
-        if share < 0:
-            break
+    split = next((name for name, upto in zip(SPLITS, _UPTO) if share < upto), "test")
     return half, split, f"attribute_texts/{digest.hexdigest()}"
 
 
@@ -118,18 +117,19 @@ class _Writer:
     def row(self, i: int) -> tuple[object, ...]:
         score = _SCORES[i % len(_SCORES)]
         self.draw.new_text()
-        topic = self.draw.one(self.topics)
-        low, high = _LENGTHS[int(self.draw.one("0123"))]
-        for _ in range(_TRIES):
-            self.draw.new_text()
-            text = self.write(topic, score, self.draw)
-            if low <= text.count(" ") + 1 <= high and text not in self.seen:
-                half, split, group = place_of(text)
-                if (half, split) == (self.half, self.split):
-                    self.seen.add(text)
-                    label = None if score == 0.5 else score
-                    return text, self.attribute, label, score, topic, group, split, half
+        for _ in range(_TURNS):
+            topic = self.draw.one(self.topics)
+            low, high = _LENGTHS[int(self.draw.one("0123"))]
+            for _ in range(_TRIES):
+                self.draw.new_text()
+                text = self.write(topic, score, self.draw)
+                if low <= text.count(" ") + 1 <= high and text not in self.seen:
+                    half, split, group = place_of(text)
+                    if (half, split) == (self.half, self.split):
+                        self.seen.add(text)
+                        label = None if score == 0.5 else score
+                        return text, self.attribute, label, score, topic, group, split, half
         raise InvalidInputError(
-            f"the grammar finds no more {self.attribute} texts on {topic!r} of {low} to {high} words; {len(self.seen):,} "
-            "were found. Ask for fewer."
+            f"the grammar finds hardly any more {self.attribute} texts for the split {self.split!r} of half {self.half}; "
+            f"{len(self.seen):,} were found. Ask for fewer."
         )
