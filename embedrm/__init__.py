@@ -51,11 +51,13 @@ _PUBLIC = {
     "draw_pairs": "embedrm.datasets.drawing",
     "encode": "embedrm.encoding",
     "evaluate": "embedrm.reporting.evaluation",
+    "label_actively": "embedrm.active.rounds",
     "load_bundled": "embedrm.datasets.bundled",
     "load_encoder": "embedrm.encoders",
     "merge_encoders": "embedrm.merging.encoders",
     "merge_heads": "embedrm.merging.heads",
     "read_preferences": "embedrm.datasets",
+    "select_pairs": "embedrm.active",
     "with_gold": "embedrm.datasets.gold",
     "write_encoder_moments": "embedrm.merging.encoder_fisher",
 }
@@ -63,6 +65,8 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from embedrm.active import select_pairs
+    from embedrm.active.rounds import label_actively
     from embedrm.annotation import annotate
     from embedrm.composites.adapters import AdapterRewardModel
     from embedrm.composites.calibrated import CalibratedRewardModel

@@ -17,7 +17,7 @@ ROOT = Path(embedrm.__file__).parent
 ORDER = (
     *("errors", "registry", "progress", "views", "numerics", "preferences", "featurizers", "objectives"),
     *("datasets", "encoders", "store", "encoding", "annotation", "tuning", "language_models"),
-    *("reward_model", "heads", "routers", "composites", "merging", "decoding", "evaluation"),
+    *("reward_model", "heads", "routers", "composites", "active", "merging", "decoding", "evaluation"),
     *("reporting", "parameters", "persistence", "pipeline", "checks", "experiments", "cli"),
 )
 STRANGERS = [("encoders", "datasets"), ("store", "datasets"), ("datasets", "encoders"), ("datasets", "store")]
