@@ -20,6 +20,8 @@ PROMPTS = ("paired", "all")
 PAIRING = "pairing"
 """Where a data set's ``info`` tells how its pairs were drawn."""
 
+_STREAM = 0x9A1F
+
 Source = EmbeddedResponses | EmbeddedPreferences | PreferenceDataset
 
 
@@ -126,7 +128,8 @@ def draw_pairs(
             f"{who}: {wanted:,} pairs are asked for, and the scheme {made.registered_name!r} has {most:,} different ones on "
             f"{pool.n_prompts:,} prompts; ask for fewer, or take another scheme"
         )
-    places = made.draw(pool, wanted, np.random.default_rng(random_state))
+    # a stream apart from the annotator's, who is often given the same seed
+    places = made.draw(pool, wanted, np.random.default_rng([random_state, _STREAM]))
     gap = pool.gold[places[:, 0]] - pool.gold[places[:, 1]]
     rows = pool.rows[np.where((gap < 0)[:, None], places[:, ::-1], places)]
     facts = made.to_info() | {"n_pairs": wanted, "random_state": int(random_state), "split": split}

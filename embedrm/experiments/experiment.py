@@ -81,8 +81,8 @@ class Experiment:
         return Experiment(changed(self._data, settings))
 
     def seed_matters(self) -> bool:
-        """Whether a seed changes the result: the model draws, or the training set is drawn."""
-        return self.config.training.size is not None or self._draws
+        """Whether a seed changes the result: the model draws, or the training set is drawn or annotated."""
+        return self.config.training.draws or self._draws
 
     def identity(self, bench: Workbench, seed: int = 0) -> dict[str, Any]:
         """Return all that the result for one seed depends on, as JSON values; what :meth:`fingerprint` digests."""
@@ -91,8 +91,8 @@ class Experiment:
         chosen = bench.judged_splits(config)
         made = None if facts["splits"] else {"shares": config.data.shares, "random_state": config.data.random_state}
         training: dict[str, Any] = {"split": config.training.split, "domains": _domains(config.training.domains)}
-        if config.training.size is not None:
-            training |= {"by": config.training.by, "size": config.training.size, "draw": seed}
+        if config.training.draws:
+            training |= config.training.drawn_facts() | {"draw": seed}
         return {
             "schema": SCHEMA,
             "data": {"digest": facts["digest"], "made_splits": made, "domains": _domains(config.data.domains)},
@@ -159,7 +159,7 @@ def _copied(value: Any) -> Any:
 
 
 # Parts that are named, whose parameters belong to the one that is named.
-_NAMED = ("head", "model", "router", "encoder", "objective", "project")
+_NAMED = ("head", "model", "router", "encoder", "objective", "project", "pairing")
 
 
 def changed(data: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
 from embedrm.errors import unknown_name
 from embedrm.experiments.experiment_files import Misfit, Place
 from embedrm.experiments.experiment_values import check_known, check_value
+from embedrm.experiments.labelling import read_annotator, read_pairing
+
+if TYPE_CHECKING:
+    from embedrm.datasets.pairing import PairingScheme
+    from embedrm.numerics.annotation import Annotator
+    from embedrm.numerics.annotator_pool import AnnotatorPool
 
 SIDES = ("response", "prompt", "joint")
 GROWTH = ("prompts", "pairs", "responses")
@@ -144,6 +150,14 @@ class TrainingSection(Section):
         What ``size`` counts; see :func:`embedrm.experiments.subsets.joining_sizes`.
     size : int, optional
         How many to draw; all where absent. Each seed draws anew, and a smaller draw of one seed is inside its larger one.
+    pairing : str or mapping, optional
+        A scheme by which pairs are drawn among the responses with gold to these prompts, in place of the data's own pairs;
+        see :func:`embedrm.draw_pairs`. It goes with ``by: prompts`` alone.
+    n_annotations : int, optional
+        How many pairs: drawn by the scheme, or at random from the data's own.
+    annotation : mapping, optional
+        ``{flip_rate, beta, scale}`` of a simulated annotator, or ``{annotators: [...], shares, by, votes}`` of a pool; see
+        :func:`embedrm.annotate`. Labels as they are where absent. What is judged on keeps its labels.
     """
 
     main: ClassVar[str] = "split"
@@ -152,10 +166,52 @@ class TrainingSection(Section):
     domains: str | list[str] | None = None
     by: str = "prompts"
     size: int | None = None
+    pairing: str | dict[str, Any] | None = None
+    n_annotations: int | None = None
+    annotation: dict[str, Any] | None = None
+
+    @property
+    def scheme(self) -> PairingScheme | None:
+        """The scheme that is named by ``pairing``."""
+        return read_pairing(self.pairing, ("training", "pairing"))
+
+    @property
+    def annotator(self) -> Annotator | AnnotatorPool | None:
+        """Whom ``annotation`` describes; None where labels are perfect."""
+        found = read_annotator(self.annotation, ("training", "annotation"))
+        return None if found is None or found.exact else found
+
+    @property
+    def draws(self) -> bool:
+        """Whether each seed has a training set of its own."""
+        return not (
+            self.size is None and self.pairing is None and self.n_annotations is None and self.annotator is None
+        )
+
+    def drawn_facts(self) -> dict[str, Any]:
+        """Return all that a draw depends on beside the seed, with what is default, as JSON values."""
+        facts: dict[str, Any] = {} if self.size is None else {"by": self.by, "size": self.size}
+        scheme, annotator = self.scheme, self.annotator
+        if scheme is not None:
+            facts["pairing"] = scheme.to_info()
+        if self.n_annotations is not None:
+            facts["n_annotations"] = self.n_annotations
+        if annotator is not None:
+            facts["annotation"] = annotator.to_info()
+        return facts
 
     def check(self, name: str) -> None:
-        """Raise for a kind or a size that there is not."""
+        """Raise for a kind or a size that there is not, and for schemes and annotators that there are not."""
         check_known(self.by, GROWTH, "kind of draw", (name, "by"))
+        if self.n_annotations is not None and self.n_annotations < 1:
+            raise Misfit(f"'n_annotations' must be at least 1, got {self.n_annotations}.", (name, "n_annotations"))
+        read_annotator(self.annotation, (name, "annotation"))
+        if read_pairing(self.pairing, (name, "pairing")) is not None and self.size is not None and self.by != "prompts":
+            raise Misfit(
+                f"'by: {self.by}' chooses among the data's own pairs, which 'pairing' replaces; use by: prompts, or "
+                "n_annotations.",
+                (name, "by"),
+            )
         if self.size is not None and self.size < 1:
             raise Misfit(f"'size' of the section 'training' must be at least 1, got {self.size}.", (name, "size"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError, unknown_name
-from embedrm.experiments.experiment_config import Config, TrainingSection, names_of
+from embedrm.experiments.experiment_config import Config, names_of
 from embedrm.experiments.experiment_models import build_model, seeded
 from embedrm.experiments.running_features import remember_features, spared
-from embedrm.experiments.subsets import joining_sizes
+from embedrm.experiments.training_sets import Prepared
 from embedrm.numerics.bradley_terry import log_loss
 from embedrm.numerics.ties import pair_credit
 from embedrm.parameters import n_parameters
@@ -92,41 +91,6 @@ class Judged:
 
 class NotFiniteError(InvalidInputError):
     """A trial whose result is NaN or infinite."""
-
-
-@dataclass
-class Prepared:
-    """Everything that trials of one data set, one encoder, one training and one evaluation section share."""
-
-    whole: EmbeddedPreferences
-    training: EmbeddedPreferences
-    judged: list[Judged]
-    section: TrainingSection
-
-    def __post_init__(self) -> None:
-        self._joins: dict[int, NDArray[np.intp]] = {}
-        self._drawn: OrderedDict[tuple[int | None, int], EmbeddedPreferences] = OrderedDict()
-
-    def draw(self, seed: int) -> EmbeddedPreferences:
-        """Return the training pairs of one seed: all, or so many prompts, pairs or responses as the section says."""
-        size = self.section.size
-        if size is None:
-            return self.training
-        found = self._drawn.get((size, seed))
-        if found is None:
-            if seed not in self._joins:
-                self._joins[seed] = joining_sizes(self.training, self.section.by, seed)
-            joins = self._joins[seed]
-            if size > joins.max():
-                raise InvalidInputError(
-                    f"training.size {size:,} is beyond the training data, which have at most {int(joins.max()):,} "
-                    f"{self.section.by}"
-                )
-            found = self.training[np.flatnonzero(joins <= size)]
-            self._drawn[size, seed] = found
-            while len(self._drawn) > 8:
-                self._drawn.popitem(last=False)
-        return found
 
 
 class Workbench:
@@ -260,37 +224,53 @@ class Workbench:
         return self._once("encoded", (data.paths, data.reading(), data.shares, data.random_state, encoder), make)
 
     def prepared(self, config: Config) -> Prepared:
-        """Return what every trial of this configuration shares."""
-        key = (config.data, config.encoder, config.training, config.evaluation.splits, config.evaluation.domains)
+        """Return what every trial of this configuration shares; parts are made once, whatever configurations share them."""
+        data, training, evaluation = config.data, config.training, config.evaluation
+        key = (data, config.encoder, training, evaluation.splits, evaluation.domains)
 
         def make() -> Prepared:
             chosen = self.judged_splits(config)
             whole = self.encoded(config)
-            split = whole.responses.split[whole.prompt_rows]
-            domain = whole.domain
-            allowed = _in_domains(domain, config.data.domains, "data.domains")
-            training = whole[
-                (split == config.training.split)
-                & allowed
-                & _in_domains(domain, config.training.domains, "training.domains")
-            ]
-            if not len(training):
-                raise InvalidInputError(
-                    f"no pair of the split {config.training.split!r} is in the chosen domains; choose others to fit on"
+            fitted = self._once(
+                "training",
+                (data, config.encoder, training.split, training.domains),
+                lambda: _training(config, whole),
+            )
+            judged = [
+                self._once(
+                    "judged",
+                    (data, config.encoder, name, evaluation.domains),
+                    lambda name=name: _judged(config, whole, name),  # type: ignore[misc]
                 )
-            _ = training.active, training.local_pairs
-            wanted = allowed & _in_domains(domain, config.evaluation.domains, "evaluation.domains")
-            judged = []
-            for name in chosen:
-                part = whole[(split == name) & wanted]
-                if not len(part):
-                    raise InvalidInputError(
-                        f"no pair of the split {name!r} is in the chosen domains; choose others to evaluate on"
-                    )
-                judged.append(Judged.of(name, part))
-            return Prepared(whole, training, judged, config.training)
+                for name in chosen
+            ]
+            return Prepared(whole, fitted, judged, training)
 
         return self._once("prepared", key, make)
+
+
+def _training(config: Config, whole: EmbeddedPreferences) -> EmbeddedPreferences:
+    """Return the pairs of the training split in the chosen domains."""
+    split, domain = whole.responses.split[whole.prompt_rows], whole.domain
+    allowed = _in_domains(domain, config.data.domains, "data.domains")
+    wanted = _in_domains(domain, config.training.domains, "training.domains")
+    training = whole[(split == config.training.split) & allowed & wanted]
+    if not len(training):
+        raise InvalidInputError(
+            f"no pair of the split {config.training.split!r} is in the chosen domains; choose others to fit on"
+        )
+    _ = training.active, training.local_pairs
+    return training
+
+
+def _judged(config: Config, whole: EmbeddedPreferences, name: str) -> Judged:
+    """Return the pairs of one split in the chosen domains, to be judged on."""
+    split, domain = whole.responses.split[whole.prompt_rows], whole.domain
+    allowed = _in_domains(domain, config.data.domains, "data.domains")
+    part = whole[(split == name) & allowed & _in_domains(domain, config.evaluation.domains, "evaluation.domains")]
+    if not len(part):
+        raise InvalidInputError(f"no pair of the split {name!r} is in the chosen domains; choose others to evaluate on")
+    return Judged.of(name, part)
 
 
 def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[dict[str, Any], RewardModel]:

@@ -181,7 +181,7 @@ class Work:
 
     def _sharing(self, trial: Trial) -> str:
         config = self.sweep.variants[trial.variant].config
-        draw = trial.seed if config.training.size is not None else None
+        draw = trial.seed if config.training.draws else None
         return repr((config.data, config.encoder, config.training, config.evaluation, draw))
 
     def _nearness(self, trial: Trial) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from embedrm.errors import InvalidInputError, MissingDependencyError, unknown_name
-from embedrm.experiments.running import Prepared, run_trial
+from embedrm.experiments.running import run_trial
 from embedrm.experiments.sweep_trials import FAILED, OK, TrialFile
+from embedrm.experiments.training_sets import Prepared
 
 BACKENDS = ("loky", "threading", "dask", "ray")
 

@@ -1,0 +1,64 @@
+"""What trials of one data set share, and the training pairs that each seed draws from it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedrm.errors import InvalidInputError
+from embedrm.experiments.experiment_config import TrainingSection
+from embedrm.experiments.labelling import label
+from embedrm.experiments.subsets import joining_sizes
+from embedrm.preferences import EmbeddedPreferences
+
+if TYPE_CHECKING:
+    from embedrm.experiments.running import Judged
+
+_KEPT = 8
+
+
+@dataclass
+class Prepared:
+    """Everything that trials of one data set, one encoder, one training and one evaluation section share."""
+
+    whole: EmbeddedPreferences
+    training: EmbeddedPreferences
+    judged: list[Judged]
+    section: TrainingSection
+
+    def __post_init__(self) -> None:
+        self._joins: dict[int, NDArray[np.intp]] = {}
+        self._drawn: OrderedDict[int, EmbeddedPreferences] = OrderedDict()
+
+    def draw(self, seed: int) -> EmbeddedPreferences:
+        """Return the training pairs of one seed.
+
+        All of them, or so many prompts, pairs or responses as the section says; then the pairs that its scheme draws among
+        their prompts, with the labels of its annotator.
+        """
+        section = self.section
+        if not section.draws:
+            return self.training
+        found = self._drawn.get(seed)
+        if found is None:
+            chosen = self.training if section.size is None else self._joined(section.size, seed)
+            found = label(chosen, section.scheme, section.n_annotations, section.annotator, seed)
+            self._drawn[seed] = found
+            while len(self._drawn) > _KEPT:
+                self._drawn.popitem(last=False)
+        return found
+
+    def _joined(self, size: int, seed: int) -> EmbeddedPreferences:
+        if seed not in self._joins:
+            self._joins[seed] = joining_sizes(self.training, self.section.by, seed)
+        joins = self._joins[seed]
+        if size > joins.max():
+            raise InvalidInputError(
+                f"training.size {size:,} is beyond the training data, which have at most {int(joins.max()):,} "
+                f"{self.section.by}"
+            )
+        return self.training[np.flatnonzero(joins <= size)]
