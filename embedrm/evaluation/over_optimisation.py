@@ -177,7 +177,7 @@ def over_optimisation_facts(
     for (level, model), one in found.items():
         gain = tuple(a - b for a, b in zip(one["gold"], at_random))
         cells = {key: sample.cells(one[key]) for key in ("gold", "reward", "quantile")}
-        row = {"level": level, "model": model, **cells}
+        row: dict[str, Any] = {"level": level, "model": model, **cells}
         row["gain_sd"] = sample.cells(tuple(g / sd for g in gain)) if sd > 0 else None
         row["captured"] = sample.share(gain, most)
         row["spearman"] = sample.cells(one["spearman"])[0] if known.any() else None

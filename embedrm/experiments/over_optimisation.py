@@ -149,11 +149,11 @@ class OverOptimisationStudy:
             "member": type(self.member).__name__,
             "noise": {level: annotator.to_info() for level, annotator in self.levels.items()},
         }
-        self._provenance = {
+        self._provenance: dict[str, Any] = {
             "seeds": list(range(random_state, random_state + n_draws)),
             "data": {"train": prefs.responses.info.get("data"), "candidates": candidates.info.get("data")},
             "encoder": candidates.info.get("encoder"),
-            "seconds": time.perf_counter() - started,
+            "extra": {"study_seconds": time.perf_counter() - started},
         }
 
     def facts(self) -> dict[str, Any]:
@@ -199,8 +199,7 @@ class OverOptimisationStudy:
         """Return a report of its own."""
         made = Report("over-optimisation", title, self.findings(), notes=_NOTES)
         self.add_sections(made, title=title)
-        known = {key: value for key, value in self._provenance.items() if value is not None and key != "seconds"}
-        made.provenance = collect(**known, extra={"study_seconds": self._provenance["seconds"]})
+        made.provenance = collect(**self._provenance)
         return made
 
     def _how(self) -> str:
