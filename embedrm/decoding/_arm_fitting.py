@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.decoding._bilinear import BilinearOperator
+from embedrm.decoding._bilinear import BilinearOperator, TokenIndex
 from embedrm.decoding._lesson import Positions
 from embedrm.decoding._solver import Solution, minimise
-from embedrm.decoding._spaces import LeftSpace, ProjectedSpace, Space
+from embedrm.decoding._spaces import LeftSpace, Moments, ProjectedSpace, Space
+from embedrm.decoding._thin import ThinOperator, is_thin
 from embedrm.decoding._units import root_mean_square
 from embedrm.decoding.base import Array, block_rows, read_rows, slices
 from embedrm.decoding.losses import OutputLoss, WithRegulariser
@@ -103,7 +104,8 @@ class Problem:
         self._expected: tuple[float, Array, Array] | None = None
         if settings.expected and settings.regulariser > 0:
             self._expected = (settings.regulariser, self._all_embeddings(), self._states_moment(positions.even[:, 0]))
-        self._moments: tuple[Array, Array] | None = None
+        self._moments: Moments | None = None
+        self._index = TokenIndex(self.tokens, states.shape[1])
 
     def _all_embeddings(self) -> Array:
         """Second moment of all embeddings, in units."""
@@ -122,18 +124,16 @@ class Problem:
         return total
 
     def _operator(self, space: Space, l2: float) -> BilinearOperator:
-        return BilinearOperator(
-            self.states, self.before, self.tokens, self.embeddings, self.units, space, l2, self._expected
-        )
+        kind = ThinOperator if is_thin(space) else BilinearOperator
+        return kind(self.states, self.before, self._index, self.embeddings, self.units, space, l2, self._expected)
 
     def _prepare(self, operator: BilinearOperator, space: Space, l2: float) -> None:
         if self._moments is None:
-            embedded, moment = operator.moments(self.loss.curvature_bound())
+            self._moments = operator.moments(self.loss.curvature_bound())
             if self._expected is not None:
                 d_e = self.shape[0]
-                embedded[:d_e, :d_e] += 2.0 * self._expected[0] * self._expected[1]
-            self._moments = embedded, moment
-        space.prepare(*self._moments, l2)
+                self._moments.embedded[:d_e, :d_e] += 2.0 * self._expected[0] * self._expected[1]
+        space.prepare(self._moments, l2)
 
     def _minimise(self, space: Space, start: Array, l2: float, tol: float, budget: int, warn: bool) -> Solution:
         operator = self._operator(space, l2)
@@ -199,10 +199,8 @@ class Problem:
         """Right factor of the best approximation to a full W in the metric of the Hessian's estimate."""
         if self._moments is None:
             raise TypeError("the full W comes first")
-        d_e = self.shape[0]
         roots = []
-        for moment in (self._moments[0][:d_e, :d_e], self._moments[1]):
-            values, vectors = np.linalg.eigh(moment)
+        for values, vectors in (self._moments.of_embedded, self._moments.of_states):
             root = np.sqrt(np.maximum(values, 1e-8 * values.max()))
             roots.append(((vectors * root) @ vectors.T, (vectors / root) @ vectors.T))
         right = np.linalg.svd(roots[0][0] @ weight @ roots[1][0])[2][: self.settings.rank].T

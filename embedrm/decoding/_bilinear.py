@@ -13,10 +13,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.decoding._spaces import Space
+from embedrm.decoding._spaces import Moments, Space
 from embedrm.decoding.base import Array, block_rows, read_rows, slices
 
 TABLE_ROWS = 4096
+
+
+class TokenIndex:
+    """Which tokens are scored where: the same for every operator on the same positions.
+
+    Parameters
+    ----------
+    tokens : ndarray of shape (n, 1 + K)
+        The token at each position, and random ones.
+    dim : int
+        Numbers in a state, by which positions fall into blocks.
+
+    Attributes
+    ----------
+    known : ndarray of shape (n_known,)
+        Tokens that occur: only they have a row in the tables.
+    tokens : ndarray of shape (n, 1 + K), int32
+        As rows of ``known``.
+    blocks : list of slice
+    """
+
+    def __init__(self, tokens: NDArray[Any], dim: int) -> None:
+        self.known, local = np.unique(tokens, return_inverse=True)
+        self.tokens = local.reshape(tokens.shape).astype(np.int32)
+        self.blocks = list(slices(len(tokens), block_rows(dim)))
+        self.sorted = [self._sort(block) for block in self.blocks]
+
+    def _sort(self, block: slice) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+        """Tokens of a block, where each one's entries begin when sorted, and the entries in that order."""
+        flat = self.tokens[block].ravel()
+        order = np.argsort(flat, kind="stable").astype(np.int32)
+        present, starts = np.unique(flat[order], return_index=True)
+        return present.astype(np.int32), np.append(starts, len(flat)).astype(np.int32), order
 
 
 class BilinearOperator:
@@ -28,8 +61,7 @@ class BilinearOperator:
         Perhaps mapped from disk; read block by block.
     rows : ndarray of shape (n,)
         Row of the state before each position, rising.
-    tokens : ndarray of shape (n, 1 + K)
-        The token at each position, and random ones.
+    tokens : TokenIndex
     embeddings : ndarray of shape (V, d_e)
     units : (float, float)
         Root mean square norms of states and of embeddings: all parameters are in these units.
@@ -45,7 +77,7 @@ class BilinearOperator:
         self,
         states: NDArray[Any],
         rows: NDArray[np.intp],
-        tokens: NDArray[Any],
+        tokens: TokenIndex,
         embeddings: NDArray[Any],
         units: tuple[float, float],
         space: Space,
@@ -54,20 +86,10 @@ class BilinearOperator:
     ) -> None:
         self.states, self.rows, self.units, self.space, self.l2 = states, rows, units, space, l2
         self.expected = expected
-        self.n_columns = tokens.shape[1]
-        # only tokens that occur have a row in the tables
-        self.known, local = np.unique(tokens, return_inverse=True)
         self.embeddings = embeddings
-        self.tokens = local.reshape(tokens.shape).astype(np.int32)
-        self.blocks = list(slices(len(rows), block_rows(states.shape[1])))
-        self.sorted = [self._sort(block) for block in self.blocks]
-
-    def _sort(self, block: slice) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-        """Tokens of a block, where each one's entries begin when sorted, and the entries in that order."""
-        flat = self.tokens[block].ravel()
-        order = np.argsort(flat, kind="stable").astype(np.int32)
-        present, starts = np.unique(flat[order], return_index=True)
-        return present.astype(np.int32), np.append(starts, len(flat)).astype(np.int32), order
+        self.known, self.tokens = tokens.known, tokens.tokens
+        self.blocks, self.sorted = tokens.blocks, tokens.sorted
+        self.n_columns = self.tokens.shape[1]
 
     def e_rows(self, part: slice) -> Array:
         """Embeddings of some of the known tokens, in units."""
@@ -124,8 +146,9 @@ class BilinearOperator:
                 continue
             slope = factor[block] if theta is None else factor[block] * outputs[block]
             self._gather(index, h, slope, sums)
-            baseline += slope[:, 0] @ h
-            bias += float(slope[:, 0].sum())
+            first = np.ascontiguousarray(slope[:, 0])
+            baseline += first @ h
+            bias += float(first.sum())
         return outputs, np.zeros(0) if factor is None else self._reduce(sums, baseline, bias)
 
     def _columns(self, slope: Array) -> Array:
@@ -163,7 +186,7 @@ class BilinearOperator:
         """As the space has it."""
         return self.space.precondition(gradient)
 
-    def moments(self, curvature: Array) -> tuple[Array, Array]:
+    def moments(self, curvature: Array) -> Moments:
         """Second moments that the Hessian is nearly a Kronecker product of.
 
         Parameters
@@ -172,10 +195,9 @@ class BilinearOperator:
 
         Returns
         -------
-        embedded : ndarray of shape (d_e + 1, d_e + 1)
-            Sum of curvature times (e, 1)(e, 1)^T; the baseline, and so the 1, is in the first column only.
-        moment : ndarray of shape (d_h, d_h)
-            Mean of h h^T by the first column's curvature.
+        Moments
+            ``embedded`` sums curvature times (e, 1)(e, 1)^T; the baseline, and so the 1, is in the first column only.
+            ``states`` is the mean of h h^T by the first column's curvature.
         """
         c = self._columns(curvature)
         by_token = np.zeros((len(self.known), 2))
@@ -193,4 +215,4 @@ class BilinearOperator:
         for block in self.blocks:
             h = self._h(block)
             moment += h.T @ (h * c[block, :1])
-        return embedded, moment / max(total, np.finfo(float).tiny)
+        return Moments(embedded, moment / max(total, np.finfo(float).tiny))

@@ -6,12 +6,45 @@ estimate (see :meth:`BilinearOperator.moments`) is inverted in it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 
 from embedrm.decoding.base import Array
 
 # Directions that the data do not bend, and no penalty does, are not followed further than this allows.
 FLOOR = 1e-10
+
+
+def _eigen(matrix: Array) -> tuple[Array, Array]:
+    values, vectors = np.linalg.eigh(matrix)
+    return np.maximum(values, 0.0), vectors
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments that a Hessian is nearly a Kronecker product of, and their eigenvectors, found once.
+
+    Attributes
+    ----------
+    embedded : ndarray of shape (d_e + 1, d_e + 1)
+        See :meth:`BilinearOperator.moments`.
+    states : ndarray of shape (d_h, d_h)
+    """
+
+    embedded: Array
+    states: Array
+
+    @cached_property
+    def of_embedded(self) -> tuple[Array, Array]:
+        """Of ``embedded`` without its last row and column."""
+        return _eigen(self.embedded[:-1, :-1])
+
+    @cached_property
+    def of_states(self) -> tuple[Array, Array]:
+        """Of ``states``."""
+        return _eigen(self.states)
 
 
 class Space:
@@ -28,6 +61,15 @@ class Space:
         """Gradient in the parameters, of gradients in W, w and b."""
         raise TypeError(f"{type(self).__name__} does not implement reduce")
 
+    def parts(self, theta: Array) -> tuple[Array, Array | None, float]:
+        """What is fitted of W, w or None, and b."""
+        raise TypeError(f"{type(self).__name__} does not implement parts")
+
+    def packed(self, part: Array, baseline: Array, bias: float) -> Array:
+        """Parameters (or a gradient in them) of what :meth:`parts` gives; what the space does not fit is left out."""
+        parts = [part.ravel(), *([baseline] if self.baseline else []), *([np.array([bias])] if self.bias else [])]
+        return np.concatenate(parts)
+
     def penalised(self, theta: Array) -> Array:
         """The parameters, without the bias."""
         if not self.bias:
@@ -36,18 +78,13 @@ class Space:
         out[-1] = 0.0
         return out
 
-    def prepare(self, embedded: Array, moment: Array, l2: float) -> None:
+    def prepare(self, moments: Moments, l2: float) -> None:
         """Take the Kronecker estimate that :meth:`precondition` inverts."""
         raise TypeError(f"{type(self).__name__} does not implement prepare")
 
     def precondition(self, gradient: Array) -> Array:
         """Estimate of the inverse Hessian times a gradient."""
         raise TypeError(f"{type(self).__name__} does not implement precondition")
-
-
-def _eigen(matrix: Array) -> tuple[Array, Array]:
-    values, vectors = np.linalg.eigh(matrix)
-    return np.maximum(values, 0.0), vectors
 
 
 def _inverse(products: Array, l2: float) -> Array:
@@ -71,20 +108,22 @@ class ProjectedSpace(Space):
 
     def expand(self, theta: Array) -> tuple[Array, Array | None, float]:
         """W (d_e, d_h), w (d_h,) or None, and b."""
+        m, w, b = self.parts(theta)
+        return m if self.left is None else self.left @ m, w, b
+
+    def parts(self, theta: Array) -> tuple[Array, Array | None, float]:
+        """M (n, d_h), w or None, and b."""
         b = float(theta[-1]) if self.bias else 0.0
         m = (theta[:-1] if self.bias else theta).reshape(self.n + self.baseline, self.shape[1])
-        weight = m[: self.n] if self.left is None else self.left @ m[: self.n]
-        return weight, m[self.n] if self.baseline else None, b
+        return m[: self.n], m[self.n] if self.baseline else None, b
 
     def reduce(self, weight: Array, baseline: Array, bias: float) -> Array:
         """Gradient in the parameters, of gradients in W, w and b."""
-        m = weight if self.left is None else self.left.T @ weight
-        parts = [m.ravel(), *([baseline] if self.baseline else []), *([np.array([bias])] if self.bias else [])]
-        return np.concatenate(parts)
+        return self.packed(weight if self.left is None else self.left.T @ weight, baseline, bias)
 
-    def prepare(self, embedded: Array, moment: Array, l2: float) -> None:
+    def prepare(self, moments: Moments, l2: float) -> None:
         """Take the Kronecker estimate that :meth:`precondition` inverts."""
-        d_e = self.shape[0]
+        d_e, embedded = self.shape[0], moments.embedded
         if self.left is not None:
             outer = np.zeros((d_e + 1, self.n + 1))
             outer[:d_e, : self.n], outer[d_e, self.n] = self.left, 1.0
@@ -92,7 +131,7 @@ class ProjectedSpace(Space):
         kept = slice(None) if self.baseline else slice(0, self.n)
         self._total = float(embedded[-1, -1])
         self._a, self._qa = _eigen(embedded[kept, kept])
-        self._h, self._qh = _eigen(moment)
+        self._h, self._qh = moments.of_states
         self._scale = _inverse(np.outer(self._a, self._h), l2)
 
     def precondition(self, gradient: Array) -> Array:
@@ -116,23 +155,25 @@ class LeftSpace(Space):
 
     def expand(self, theta: Array) -> tuple[Array, Array | None, float]:
         """W (d_e, d_h), w (d_h,) or None, and b."""
+        left, w, b = self.parts(theta)
+        return left @ self.right.T, w, b
+
+    def parts(self, theta: Array) -> tuple[Array, Array | None, float]:
+        """L (d_e, r), w or None, and b."""
         left, w = self._split(theta)
-        return left @ self.right.T, w, float(theta[-1]) if self.bias else 0.0
+        return left, w, float(theta[-1]) if self.bias else 0.0
 
     def reduce(self, weight: Array, baseline: Array, bias: float) -> Array:
         """Gradient in the parameters, of gradients in W, w and b."""
-        m = weight @ self.right
-        parts = [m.ravel(), *([baseline] if self.baseline else []), *([np.array([bias])] if self.bias else [])]
-        return np.concatenate(parts)
+        return self.packed(weight @ self.right, baseline, bias)
 
-    def prepare(self, embedded: Array, moment: Array, l2: float) -> None:
+    def prepare(self, moments: Moments, l2: float) -> None:
         """Take the Kronecker estimate that :meth:`precondition` inverts; L and w are taken apart in it."""
-        d_e = self.shape[0]
-        self._total = float(embedded[-1, -1])
-        self._a, self._qa = _eigen(embedded[:d_e, :d_e])
-        self._h, self._qh = _eigen(self.right.T @ moment @ self.right)
+        self._total = float(moments.embedded[-1, -1])
+        self._a, self._qa = moments.of_embedded
+        self._h, self._qh = _eigen(self.right.T @ moments.states @ self.right)
         self._scale = _inverse(np.outer(self._a, self._h), l2)
-        self._hw, self._qw = _eigen(moment)
+        self._hw, self._qw = moments.of_states
         self._scale_w = _inverse(self._total * self._hw, l2)
 
     def precondition(self, gradient: Array) -> Array:

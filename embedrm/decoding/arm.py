@@ -18,6 +18,7 @@ from embedrm.decoding.base import Array, PrefixHead, TokenRecord
 from embedrm.decoding.losses import POSITION_WEIGHTS, increments
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.digest import array_digest
+from embedrm.numerics.threads import allowed_threads, in_threads, threads_for
 
 LOSSES = ("responses", "responses-ce", "distillation", "delta-distillation", "bradley-terry")
 FROM_TEACHER = ("distillation", "delta-distillation")
@@ -190,17 +191,22 @@ class ARMHead(NextTokenHead):
         self.start_ = self._start(states, lesson)
         negatives = self._random_tokens(states)
         self.cv_results_: list[dict[str, float]] = []
-        if self.l2 == "cv":
+        n_threads = allowed_threads()
+        # a block's products are small: threads that share one cost more than they save, and attributes have one each
+        with threads_for(0):
+            if self.l2 == "cv":
 
-            def path(inside: Lesson, outside: Lesson, grid: Sequence[float]) -> Array:
-                return self._held_out(states, inside, outside, table, negatives, grid)
+                def path(inside: Lesson, outside: Lesson, grid: Sequence[float]) -> Array:
+                    return self._held_out(states, inside, outside, table, negatives, grid)
 
-            self.l2_, self.cv_results_ = choose_l2(self.l2_grid, self.cv, lesson, path, who)
-        else:
-            self.l2_ = float(self.l2)
-        fitted = [
-            self._problem(states, lesson, a, table, negatives).solve(self.l2_)[0] for a in range(self.n_attributes)
-        ]
+                self.l2_, self.cv_results_ = choose_l2(self.l2_grid, self.cv, lesson, path, who)
+            else:
+                self.l2_ = float(self.l2)
+
+            def solve(attribute: int) -> Fitted:
+                return self._problem(states, lesson, attribute, table, negatives).solve(self.l2_)[0]
+
+            fitted = in_threads(solve, range(self.n_attributes), min(n_threads, self.n_attributes))
         self._take(fitted)
         self.embeddings_digest_ = array_digest({"embeddings": table})
         self._hold(table)

@@ -23,6 +23,7 @@ from embedrm.decoding.base import Array, PrefixHead, TokenRecord, block_rows, ch
 from embedrm.decoding.losses import POSITION_WEIGHTS
 from embedrm.errors import InvalidInputError
 from embedrm.numerics.folds import hold_out
+from embedrm.numerics.threads import threads_for
 
 OBJECTIVES = ("cumulative-mse", "cumulative-ce", "bradley-terry")
 
@@ -161,10 +162,12 @@ class RADHead(PrefixHead):
         self.link_ = "logistic" if self._entropy else "identity"
         self.bounded_ = self.objective != "bradley-terry"
         self.cv_results_: list[dict[str, float]] = []
-        if hidden:
-            self._fit_perceptron(states, lesson, hidden)
-            return self
-        self._fit_linear(states, lesson)
+        # batches and blocks are small: threads that share their products cost more than they save
+        with threads_for(0):
+            if hidden:
+                self._fit_perceptron(states, lesson, hidden)
+            else:
+                self._fit_linear(states, lesson)
         return self
 
     def _fit_linear(self, states: TokenRecord, lesson: Lesson) -> None:

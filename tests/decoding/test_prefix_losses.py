@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from prefix_problems import random_states
 
-from embedrm.decoding._bilinear import BilinearOperator
+from embedrm.decoding._bilinear import BilinearOperator, TokenIndex
 from embedrm.decoding._linear import LinearOperator
 from embedrm.decoding._perceptron import backward, forward
 from embedrm.decoding._spaces import LeftSpace, ProjectedSpace
+from embedrm.decoding._thin import ThinOperator
 from embedrm.decoding.losses import (
     CrossEntropy,
     Pairs,
@@ -119,11 +120,15 @@ def operators():
     }
     moments = (0.7, np.eye(7) + 0.1, np.eye(5) + 0.2)
     made = {
-        name: BilinearOperator(states.states, rows - 1, tokens, wide, (1.5, 0.8), space, 0.3, moments)
+        name: BilinearOperator(states.states, rows - 1, TokenIndex(tokens, 5), wide, (1.5, 0.8), space, 0.3, moments)
         for name, space in spaces.items()
     }
+    for name in ("left held", "right held"):
+        at = TokenIndex(tokens, 5)
+        made[f"{name}, thin"] = ThinOperator(states.states, rows - 1, at, wide, (1.5, 0.8), spaces[name], 0.3, moments)
     one = ProjectedSpace((7, 5), True, False)
-    made["no random tokens"] = BilinearOperator(states.states, rows - 1, tokens[:, :1], wide, (1.0, 1.0), one, 0.1)
+    at = TokenIndex(tokens[:, :1], 5)
+    made["no random tokens"] = BilinearOperator(states.states, rows - 1, at, wide, (1.0, 1.0), one, 0.1)
     made["linear"] = LinearOperator(states.states, rows, 1.3, 0.2)
     return made
 
@@ -143,6 +148,30 @@ def test_the_adjoint_is_the_transpose_of_the_map_and_the_fused_pass_is_both(name
     again, pushed = operator.normal(theta, slope)
     np.testing.assert_allclose(again, outputs, atol=1e-12)
     np.testing.assert_allclose(pushed, operator.adjoint(slope * outputs), atol=1e-10)
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+@pytest.mark.parametrize("side", ["left held", "right held"])
+def test_thin_factors_give_the_map_of_the_whole_w(side, baseline, monkeypatch):
+    whole = operators()[side]
+    space = whole.space
+    held = space.left if side == "left held" else space.right
+    space = type(space)((7, 5), baseline, baseline, held)
+    # several blocks, the last one short
+    monkeypatch.setattr("embedrm.decoding._bilinear.block_rows", lambda dim: 9)
+    monkeypatch.setattr("embedrm.decoding._thin.TABLE_ROWS", 4)
+    index = TokenIndex(whole.known[whole.tokens], 5)
+    parts = whole.states, whole.rows, index, whole.embeddings, whole.units, space, 0.3
+    dense, thin = BilinearOperator(*parts), ThinOperator(*parts)
+    rng = np.random.default_rng(3)
+    for _ in range(2):
+        theta = rng.standard_normal(space.size)
+        outputs = dense.forward(theta)
+        np.testing.assert_allclose(thin.forward(theta), outputs, atol=1e-12)
+        slope = rng.standard_normal(outputs.shape)
+        np.testing.assert_allclose(thin.adjoint(slope), dense.adjoint(slope), atol=1e-11)
+        for given, want in zip(thin.normal(theta, slope), dense.normal(theta, slope)):
+            np.testing.assert_allclose(given, want, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", operators())
@@ -175,14 +204,14 @@ def test_the_operator_is_the_formula():
     np.testing.assert_allclose(operator.forward(theta), want, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["W", "W, w, b", "left held", "right held", "no random tokens", "linear"])
+@pytest.mark.parametrize("name", ["W", "W, w, b", "left held", "right held, thin", "no random tokens", "linear"])
 def test_preconditioners_are_symmetric_and_positive(name):
     operator = operators()[name]
     curvature = np.random.default_rng(9).random(operator.forward(np.ones(size(operator))).shape)
     if name == "linear":
         operator.prepare(curvature)
     else:
-        operator.space.prepare(*operator.moments(curvature), operator.l2)
+        operator.space.prepare(operator.moments(curvature), operator.l2)
     a, b = np.random.default_rng(10).standard_normal((2, size(operator)))
     assert a @ operator.precondition(b) == pytest.approx(b @ operator.precondition(a), rel=1e-8)
     assert a @ operator.precondition(a) > 0
