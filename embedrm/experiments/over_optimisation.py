@@ -250,7 +250,7 @@ def _levels(noise: Sequence[float | Annotator]) -> dict[str, Annotator]:
     made: dict[str, Annotator] = {}
     for one in noise:
         annotator = one if isinstance(one, Annotator) else Annotator(flip_rate=one)
-        label = "right labels" if annotator.exact else f"{annotator.flip_rate:.4g}"
+        label = "0 % turned round"
         if not annotator.exact:
             rate = f"{100 * annotator.flip_rate:.4g} % turned round" if annotator.flip_rate else ""
             label = ", ".join(part for part in (rate, _sharpness(annotator)) if part)

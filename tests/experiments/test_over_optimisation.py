@@ -48,7 +48,7 @@ def study(small):
 class TestModels:
     def test_rows_are_of_every_level_and_model(self, study):
         facts = study.facts()
-        assert facts["levels"] == ["right labels", NOISY]
+        assert facts["levels"] == ["0 % turned round", NOISY]
         assert facts["models"] == ["single", "mean", "WCO", "UWO"]
         assert [(r["level"], r["model"]) for r in facts["rows"]] == [
             (a, b) for a in facts["levels"] for b in facts["models"]
@@ -56,7 +56,7 @@ class TestModels:
         assert (facts["n_draws"], facts["n_pairs"], facts["ns"]) == (2, 40, [1, 2, 3, 4, 5, 6])
         assert facts["noise"][NOISY] == Annotator(flip_rate=0.3).to_info()
 
-    @pytest.mark.parametrize("level, rate", [("right labels", 0.0), (NOISY, 0.3)])
+    @pytest.mark.parametrize("level, rate", [("0 % turned round", 0.0), (NOISY, 0.3)])
     def test_they_are_the_models_that_it_says(self, small, study, level, rate):
         train, candidates = small
         noisy = annotate(train, Annotator(flip_rate=rate), random_state=0)
@@ -70,7 +70,7 @@ class TestModels:
             np.testing.assert_array_equal(study.rewards[level, name], ensemble.fit(noisy).predict(candidates))
 
     def test_wrong_labels_make_other_models(self, study):
-        assert not np.array_equal(study.rewards["right labels", "single"], study.rewards[NOISY, "single"])
+        assert not np.array_equal(study.rewards["0 % turned round", "single"], study.rewards[NOISY, "single"])
 
     def test_the_same_seed_gives_the_same_bits(self, small, study):
         again = OverOptimisationStudy(
@@ -117,7 +117,7 @@ class TestGoodhart:
             found[tail] = OverOptimisationStudy(
                 train, candidates, member=LinearHead(), noise=[0.0, 0.25], n_draws=3, n_resamples=200
             )
-        level = "right labels"
+        level = "0 % turned round"
         heavy, normal = (found[tail].row(level, "single") for tail in (4, None))
         # outliers: the reward goes on rising, gold falls
         assert heavy["reward"][-1]["low"] > 1.3 * normal["reward"][-1]["high"]
@@ -153,7 +153,7 @@ class TestReport:
         gold = report.tables["over-optimisation-gold"]
         assert gold.rows[-1]["n6"] == study.facts()["oracle"][-1]
         differences = report.tables["over-optimisation-differences"].rows
-        assert [r["level"] for r in differences[:3]] == ["right labels", NOISY, f"{NOISY}, less right labels"]
+        assert [r["level"] for r in differences[:3]] == ["0 % turned round", NOISY, f"{NOISY}, less 0 % turned round"]
         assert differences[2]["gold"]["value"] == pytest.approx(
             differences[1]["gold"]["value"] - differences[0]["gold"]["value"]
         )
@@ -163,11 +163,11 @@ class TestReport:
 
     def test_figures_are_of_the_reference_and_all_gold(self, study):
         facts = study.facts()
-        figure = parts.goodhart_figure(facts, "right labels")
+        figure = parts.goodhart_figure(facts, "0 % turned round")
         series = figure.data["series"]
         assert [s["label"] for s in series] == ["single: its reward", *(f"{m}: gold" for m in facts["models"])]
-        assert series[0]["y"] == [cell["value"] for cell in study.row("right labels", "single")["reward"]]
-        assert series[3]["y"] == [cell["value"] for cell in study.row("right labels", "WCO")["gain_sd"]]
+        assert series[0]["y"] == [cell["value"] for cell in study.row("0 % turned round", "single")["reward"]]
+        assert series[3]["y"] == [cell["value"] for cell in study.row("0 % turned round", "WCO")["gain_sd"]]
         over = parts.goodhart_figure(facts, over="kl", name="kl")
         assert over.data["series"][0]["x"] == facts["kl"]
         assert over.title.endswith(NOISY)
@@ -181,7 +181,7 @@ class TestReport:
         assert report.sections[1].text[0] == "Words."
 
     def test_unknown_rows_are_named(self, study):
-        with pytest.raises(InvalidInputError, match="no rows of '5 %' and 'mean'; it has right labels, single;"):
+        with pytest.raises(InvalidInputError, match="no rows of '5 %' and 'mean'; it has 0 % turned round, single;"):
             study.row("5 %", "mean")
         with pytest.raises(InvalidInputError, match="level of noise"):
             parts.goodhart_figure(study.facts(), "5 %")
