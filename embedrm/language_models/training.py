@@ -13,11 +13,13 @@ from embedrm.encoders.batching import plan_batches
 from embedrm.encoders.quiet import quiet_loading
 from embedrm.errors import InvalidInputError, ModelError
 from embedrm.language_models.corpus import ATTRIBUTES, Document
+from embedrm.language_models.muon import Muon
 from embedrm.progress import Step
 
 BOS, EOS = "<|begin|>", "<|end|>"
 _BETAS = (0.9, 0.95)
 _CLIP = 1.0
+_MOMENTUM = 0.95
 # Steps between two times that freed memory is given back; see embedrm.tuning.memory.
 _TIDY = 50
 # Batches of texts of like length are planned within this many batches' worth of shuffled texts.
@@ -201,18 +203,21 @@ def train(documents: Sequence[Document], config: SmallLM, *, progress: Step | No
     dropping = _add_dropout(model, config)
     plan = plan_epochs([len(row) for row in rows], repeats, config)
     total = sum(len(rows[i]) for batch in plan for i in batch)
+    table = model.get_input_embeddings().weight
     flat = [weight for weight in model.parameters() if weight.ndim < 2]
-    deep = [weight for weight in model.parameters() if weight.ndim >= 2]
+    deep = [weight for weight in model.parameters() if weight.ndim >= 2 and weight is not table]
+    muon = Muon(deep, momentum=_MOMENTUM, weight_decay=config.weight_decay)
     optimiser = torch.optim.AdamW(
-        [{"params": deep, "weight_decay": config.weight_decay}, {"params": flat, "weight_decay": 0.0}],
+        [{"params": [table], "weight_decay": config.weight_decay}, {"params": flat, "weight_decay": 0.0}],
         lr=config.learning_rate,
         betas=_BETAS,
         fused=True,
     )
     done = 0
     for step, batch in enumerate(plan):
+        rate = config.learning_rate * _schedule(step, len(plan), config.warmup)
         for group in optimiser.param_groups:
-            group["lr"] = config.learning_rate * _schedule(step, len(plan), config.warmup)
+            group["lr"] = rate
         ids, keep = _padded([rows[i] for i in batch])
         # Attention looks back only, so that padding on the right needs no mask.
         states = model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[keep]
@@ -224,6 +229,7 @@ def train(documents: Sequence[Document], config: SmallLM, *, progress: Step | No
             )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
+        muon.step(rate)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         done += sum(len(rows[i]) for i in batch)

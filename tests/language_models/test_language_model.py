@@ -14,10 +14,11 @@ import textwrap
 import numpy as np
 import pytest
 
+from embedrm.datasets.attribute_texts import write_attribute_texts
 from embedrm.datasets.bundled import load_bundled, load_bundled_table
 from embedrm.errors import InvalidInputError, ModelError
-from embedrm.language_models import SmallLM, load_language_model, loading
-from embedrm.language_models.corpus import Document, bundled_documents, corpus_digest, half_of
+from embedrm.language_models import SmallLM, corpus, load_language_model, loading
+from embedrm.language_models.corpus import Document, bundled_documents, corpus_digest, corpus_identity, half_of
 from embedrm.language_models.training import document_ids, new_model, plan_epochs, train, train_tokenizer
 
 TINY = SmallLM(
@@ -49,6 +50,7 @@ def few(tmp_path_factory):
     """Bundled models of a few documents, kept in a folder of this module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loading, "bundled_documents", lambda half: DOCUMENTS[HALF[half]])
+        patch.setattr(loading, "corpus_identity", lambda half: corpus_digest(DOCUMENTS[HALF[half]]))
         yield tmp_path_factory.mktemp("models")
 
 
@@ -60,6 +62,12 @@ def lm(few):
     return load_language_model("bundled", config=TINY, folder=few)
 
 
+@pytest.fixture
+def few_generated(monkeypatch):
+    monkeypatch.setattr(corpus, "GENERATED_TEXTS", {"train": 60, "validation": 40})
+
+
+@pytest.mark.usefixtures("few_generated")
 class TestCorpus:
     def test_halves_share_no_group_and_no_test_text(self):
         found = {(h, s): bundled_documents(h, s) for h in "AB" for s in ("train", "validation")}
@@ -80,7 +88,7 @@ class TestCorpus:
     def test_every_response_once_and_every_prompt_before_its_best_answer(self):
         data = load_bundled().split("train").compact()
         ours = half_of(data.prompts["group"])[data.responses["prompt_of"].to_numpy()] == "A"
-        domains = [one for one in bundled_documents("A") if one.source != "attributes"]
+        domains = [one for one in bundled_documents("A") if one.source not in ("attributes", "attribute_texts")]
         assert sorted(one.text for one in domains) == sorted(np.array(data.response_texts(), dtype=object)[ours])
         first = [one for one in domains if one.prompt]
         assert len(first) == int((half_of(data.prompts["group"]) == "A").sum())
@@ -97,6 +105,21 @@ class TestCorpus:
             texts = [one.text for one in bundled_documents(half) if one.source == "attributes"]
             assert len(texts) > 400
             assert sum("film" in text for text in texts) >= 5
+
+    def test_generated_texts_come_last_and_alone(self):
+        documents = bundled_documents("B", "validation")
+        texts = write_attribute_texts(40, half="B", split="validation")
+        assert documents[-40:] == [Document("", t, "attribute_texts", g) for t, g in zip(texts["text"], texts["group"])]
+        assert "attribute_texts" not in {one.source for one in documents[:-40]}
+
+    def test_what_decides_the_documents(self, monkeypatch):
+        told = corpus_identity("A")
+        assert told == corpus_identity("A") != corpus_identity("B")
+        monkeypatch.setattr(corpus, "GENERATED_TEXTS", {"train": 61, "validation": 40})
+        assert corpus_identity("A")["generated"] == 61
+        assert told["written"] == corpus_digest([one for one in bundled_documents("A") if one.source != "attribute_texts"])
+        monkeypatch.setattr("embedrm.datasets.attribute_texts.grammar_digest", lambda: "another")
+        assert corpus_identity("A")["grammar"] == "another" != told["grammar"]
 
     def test_a_group_has_one_half_for_ever(self):
         groups = ["attributes/review-film-1", "attributes/review-film-2", "a", "b", "c"]
@@ -247,6 +270,7 @@ class TestKept:
             from embedrm.language_models import SmallLM, loading
             from embedrm.language_models.corpus import Document
             loading.bundled_documents = lambda half: [Document("", "A text.", "x", "g")]
+            loading.corpus_identity = lambda half: "x"
             write = loading.write_json
             loading.write_json = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
             loading.bundled_model("bundled", config=SmallLM(**{TINY.to_dict()!r}), folder={str(tmp_path)!r})
