@@ -36,20 +36,20 @@ class SmallLM:
         Of the transformer. Its feed-forward layers are about 8/3 as wide, with a gate, and input and output embeddings
         are one table.
     vocabulary : int
-        Tokens of the byte-level BPE, learnt from the same text, attributes as often as the model reads them.
+        Tokens of the byte-level BPE, learnt from the same text, each document as often as an epoch reads it.
     positions : int
         The most tokens of a text, BOS included.
     epochs : int
         Passes over the text.
     attribute_repeats : int
-        How often an epoch reads each text of the attributes: they are a twentieth of the characters, and would be
-        swamped.
+        How often an epoch reads each hand-written text of the attributes, of which there are few.
     batch_tokens : int
         Padded tokens of one step.
     dropout : float
         Of the embeddings and of what every block adds, while training.
     learning_rate, weight_decay, warmup : float
-        Of AdamW; the rate rises over the share ``warmup`` of all steps and then falls to nothing along a cosine.
+        Of Muon for the matrices within the blocks, of AdamW for the rest. The rate rises over the share ``warmup`` of all
+        steps and then falls to nothing along a cosine.
     random_state : int
         Of the first weights and of the order of texts.
     """
