@@ -55,15 +55,15 @@ class SmallLM:
     """
 
     layers: int = 4
-    width: int = 192
-    heads: int = 3
-    vocabulary: int = 5000
-    positions: int = 256
-    epochs: int = 3
-    attribute_repeats: int = 5
+    width: int = 160
+    heads: int = 5
+    vocabulary: int = 3000
+    positions: int = 320
+    epochs: int = 1
+    attribute_repeats: int = 2
     batch_tokens: int = 1024
-    dropout: float = 0.1
-    learning_rate: float = 2e-3
+    dropout: float = 0.0
+    learning_rate: float = 5e-3
     weight_decay: float = 0.1
     warmup: float = 0.08
     random_state: int = 0
