@@ -117,7 +117,9 @@ class TestCorpus:
         assert told == corpus_identity("A") != corpus_identity("B")
         monkeypatch.setattr(corpus, "GENERATED_TEXTS", {"train": 61, "validation": 40})
         assert corpus_identity("A")["generated"] == 61
-        assert told["written"] == corpus_digest([one for one in bundled_documents("A") if one.source != "attribute_texts"])
+        assert told["written"] == corpus_digest(
+            [one for one in bundled_documents("A") if one.source != "attribute_texts"]
+        )
         monkeypatch.setattr("embedrm.datasets.attribute_texts.grammar_digest", lambda: "another")
         assert corpus_identity("A")["grammar"] == "another" != told["grammar"]
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cache
+
 from embedrm.datasets.attribute_texts.draws import Draw, fill, spell
 from embedrm.datasets.attribute_texts.tables import table
 
 _FIELDS = {1.0: "polite", 0.5: "neutral", 0.0: "rude"}
 
 
-def situations() -> dict[str, list[str]]:
+@cache
+def situations() -> Mapping[str, Sequence[str]]:
     """Return the situations of each topic, in order."""
     found: dict[str, list[str]] = {}
     for name, fields in table("situations").items():
