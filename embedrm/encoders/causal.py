@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from embedrm.encoders.base import ENCODERS, Encoder, Layer, Step, check_texts
+from embedrm.encoders.base import ENCODERS, Layer
 from embedrm.encoders.batching import plan_batches
 from embedrm.encoders.causal_prefixes import SharedPrefix, shared_prefixes
 from embedrm.encoders.files import ModelFiles
-from embedrm.encoders.resolve import resolve
-from embedrm.encoders.sentence import DEFAULT_BATCH_TOKENS
+from embedrm.encoders.model_encoder import DEFAULT_BATCH_TOKENS, ModelEncoder, Vectors
 from embedrm.encoders.tokens import TextTokens
-from embedrm.encoders.truncation import SHORTENING_POLICIES, check_policy, tokens_cut, truncate
+from embedrm.encoders.truncation import truncate
 from embedrm.errors import InvalidInputError, ModelError, unknown_name
 
 if TYPE_CHECKING:
     from embedrm.encoders.causal_pooling import CausalPooling
 
-# Texts tokenised, sorted and encoded at a time: bounds the memory of token ids, and is enough to find what begins alike.
-_WINDOW = 4096
 # Sharing costs two passes instead of one: it must save at least this share of the tokens.
 _WORTH_SHARING = 0.05
 
@@ -32,7 +25,7 @@ _loading = threading.Lock()
 
 
 @ENCODERS.register("causal")
-class CausalEncoder(Encoder):
+class CausalEncoder(ModelEncoder):
     """A frozen causal language model (GPT-2, Llama and their kind) on the CPU, in float32.
 
     Parameters
@@ -113,14 +106,6 @@ class CausalEncoder(Encoder):
         self._tokens: tuple[TextTokens, tuple[int, ...]] | None = None
         self._fingerprint: dict[str, Any] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process loads the model itself: cheaper than sending it, and safe.
-        return self.get_params()
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget()
-
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> CausalEncoder:
         """Build from ``"causal:MODEL"``; the model may be among the options instead."""
@@ -154,24 +139,6 @@ class CausalEncoder(Encoder):
         return self.files.hidden_size
 
     @property
-    def files(self) -> ModelFiles:
-        """The model's files, found on first use; nothing is loaded."""
-        if self._files is None:
-            files = resolve(self.model, revision=self.revision, offline=self.offline)
-            self._check_arguments(files)
-            self._files = files
-        return self._files
-
-    def n_parameters(self) -> int:
-        """Count the weights of the model, its head's included."""
-        return self.files.n_parameters()
-
-    @property
-    def token_limit(self) -> int | None:
-        """The most tokens of a text that are read, special tokens included; None for no limit."""
-        return self.files.own_limit if self.max_length is None else self.max_length
-
-    @property
     def shares_prefixes(self) -> bool:
         """Whether common beginnings are read once: asked for, and the model passed the trial. Loads the model."""
         self._load()
@@ -197,64 +164,15 @@ class CausalEncoder(Encoder):
             }
         return dict(self._fingerprint)
 
-    def count_tokens(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Count tokens; see :meth:`Encoder.count_tokens`."""
+    def _token_counts(self, rows: list[str]) -> list[int]:
         tokens, before = self._tokenizer()
-        counts = [len(before) + len(ids) for ids in tokens.ids(check_texts(texts))]
-        cut = [tokens_cut(count, self.token_limit) for count in counts]
-        return np.array(counts, dtype=np.int64), np.array(cut, dtype=np.int64)
+        return [len(before) + len(ids) for ids in tokens.ids(rows)]
 
-    def effective_digests(self, texts: Sequence[str]) -> list[bytes]:
-        """Digest of each text's token ids after truncation; see :meth:`Encoder.effective_digests`."""
-        shortens = self.truncation in SHORTENING_POLICIES
-        read = self._read(check_texts(texts), self.token_limit if shortens else None)
-        return [hashlib.blake2b(np.array(ids, dtype="<i4").tobytes(), digest_size=16).digest() for ids in read]
+    def _why_empty(self) -> str | None:
+        return "nothing is put before an empty text with bos=False or a tokenizer without one"
 
-    def encode(
-        self, texts: Sequence[str], layers: Sequence[Layer] | None = None, *, progress: Step | None = None
-    ) -> dict[Layer, npt.NDArray[np.float32]]:
-        """Encode texts; see :meth:`Encoder.encode`.
-
-        Raises
-        ------
-        InvalidInputError
-            Texts that are not strings, a layer the model does not have, a text without any token, and under ``drop`` or
-            ``error`` a text longer than the limit.
-        ModelError
-            The model cannot be found or loaded, is no causal language model, or gives values that are not finite.
-        """
-        rows = check_texts(texts)
-        wanted = self._wanted(layers)
-        out: dict[Layer, npt.NDArray[np.float32]] = {
-            layer: np.empty((len(rows), self.dim(layer)), dtype=np.float32) for layer in wanted
-        }
-        if not rows:
-            return out
-        if self.truncation not in SHORTENING_POLICIES:
-            self._refuse_long(rows)
-        from embedrm.encoders.backbone import torch_threads
-
+    def _vectors(self, ids: list[list[int]], wanted: tuple[Layer, ...]) -> Iterable[tuple[Sequence[int], Vectors]]:
         pooler = self._load()
-        done = 0
-        with torch_threads(self.threads):
-            for start in range(0, len(rows), _WINDOW):
-                ids = self._read(rows[start : start + _WINDOW], self.token_limit)
-                self._refuse_empty(ids, start)
-                for places, vectors in self._batches(pooler, ids, wanted):
-                    for layer in wanted:
-                        if not np.isfinite(vectors[layer]).all():
-                            raise ModelError(
-                                f"the model in {self.files.folder} gives values that are not finite for text "
-                                f"{start + places[0]} or another of its batch, layer {layer!r}. Its weights are damaged or "
-                                "overflow; use another."
-                            )
-                        out[layer][start + np.array(places)] = vectors[layer]
-                    done += len(places)
-                    if progress is not None:
-                        progress(done, len(rows))
-        return out
-
-    def _batches(self, pooler: CausalPooling, ids: list[list[int]], wanted: tuple[Layer, ...]) -> Any:
         groups: list[SharedPrefix] = []
         if self._shares:
             groups = shared_prefixes(ids)
@@ -268,12 +186,11 @@ class CausalEncoder(Encoder):
             places = [alone[i] for i in batch]
             yield places, pooler.whole([ids[row] for row in places], wanted)
 
-    def _read(self, texts: list[str], limit: int | None) -> list[list[int]]:
+    def _token_ids(self, rows: list[str], limit: int | None) -> list[list[int]]:
         tokens, before = self._tokenizer()
         first, last = len(before) + len(tokens.prefix), len(tokens.suffix)
         return [
-            truncate([*before, *ids], limit, self.truncation, n_prefix=first, n_suffix=last)
-            for ids in tokens.ids(texts)
+            truncate([*before, *ids], limit, self.truncation, n_prefix=first, n_suffix=last) for ids in tokens.ids(rows)
         ]
 
     def _load(self) -> CausalPooling:
@@ -300,46 +217,13 @@ class CausalEncoder(Encoder):
             tokens = TextTokens.of(fast_backend(tokenizer, self.files))
             bos = bos_of(tokenizer) if self.bos else None
             before = () if bos is None or bos in tokens.prefix else (bos,)
-            limit, kept = self.token_limit, len(before) + tokens.n_kept
-            if limit is not None and limit <= kept:
-                raise InvalidInputError(
-                    f"max_length must leave room for a token of the text beside {kept} special tokens; got {limit}"
-                )
+            self._check_room(len(before) + tokens.n_kept, "special")
             self._tokens = tokens, before
         return self._tokens
 
-    def _check_arguments(self, files: ModelFiles) -> None:
-        check_policy(self.truncation)
+    def _check_own_arguments(self) -> None:
         if self.pooling not in ("last", "mean"):
             raise unknown_name("pooling of a causal encoder", self.pooling, ("last", "mean"))
         for name in ("bos", "share_prefixes"):
             if not isinstance(getattr(self, name), bool):
                 raise InvalidInputError(f"{name} must be True or False; got {getattr(self, name)!r}")
-        for name in ("max_length", "threads"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InvalidInputError(f"{name} must be a positive whole number or None; got {value!r}")
-        if self.max_length is not None and files.positions is not None and self.max_length > files.positions:
-            raise InvalidInputError(
-                f"max_length={self.max_length} is more than the {files.positions} positions the model {self.model!r} has. "
-                "Give at most that."
-            )
-
-    def _refuse_long(self, rows: list[str]) -> None:
-        tokens, cut = self.count_tokens(rows)
-        long = np.flatnonzero(cut)
-        if long.size:
-            raise InvalidInputError(
-                f"truncation={self.truncation!r} encodes no text of more than {self.token_limit} tokens, and {long.size} of "
-                f"{len(rows)} texts have more (longest {int(tokens.max())}; first: text {int(long[0])} with "
-                f"{int(tokens[long[0]])}). Leave those rows out (count_tokens marks them), or let them be cut: "
-                f"{', '.join(SHORTENING_POLICIES)}."
-            )
-
-    def _refuse_empty(self, ids: list[list[int]], start: int) -> None:
-        empty = next((row for row, text in enumerate(ids) if not text), None)
-        if empty is not None:
-            raise InvalidInputError(
-                f"text {start + empty} has no token (nothing is put before an empty text with bos=False or a tokenizer "
-                "without one). Leave the row out."
-            )

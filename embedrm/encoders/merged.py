@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from embedrm.encoders.base import ENCODERS, Encoder, Layer, Step
 from embedrm.encoders.files import sha256_of
-from embedrm.encoders.sentence import DEFAULT_BATCH_TOKENS, SentenceEncoder
+from embedrm.encoders.model_encoder import DEFAULT_BATCH_TOKENS
+from embedrm.encoders.sentence import SentenceEncoder
 from embedrm.errors import InvalidInputError
 from embedrm.registry import Registry
 

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
-from embedrm.encoders.base import DEFAULT_ENCODER, ENCODERS, Encoder, Layer, Step, check_texts
+from embedrm.encoders.base import DEFAULT_ENCODER, ENCODERS, Layer
 from embedrm.encoders.batching import plan_batches
 from embedrm.encoders.files import TRANSFORMER, ModelFiles
-from embedrm.encoders.resolve import DEFAULT_SHA256, resolve
+from embedrm.encoders.model_encoder import DEFAULT_BATCH_TOKENS, ModelEncoder, Vectors
+from embedrm.encoders.resolve import DEFAULT_SHA256
 from embedrm.encoders.tokens import TextTokens
-from embedrm.encoders.truncation import SHORTENING_POLICIES, check_policy, tokens_cut
 from embedrm.errors import InvalidInputError, ModelError
 
 if TYPE_CHECKING:
     from embedrm.encoders.backbone import Backbone
 
-DEFAULT_BATCH_TOKENS = 1024
-
-# Texts tokenised, sorted and encoded at a time: bounds the memory of token ids, and is enough to sort well.
-_WINDOW = 4096
 # BLAKE2b of the default model's tokenizer files (ModelFiles.tokenizer_digest), whose tokenizer.json alone is known to
 # give what sentence-transformers gives. Any other model's tokenizer is taken as that library builds it.
 _PLAIN_TOKENIZERS = frozenset({"ac803f9342d17d590c91d7b1205c3472"})
@@ -34,7 +26,7 @@ _loading = threading.Lock()
 
 
 @ENCODERS.register("sentence")
-class SentenceEncoder(Encoder):
+class SentenceEncoder(ModelEncoder):
     """A frozen sentence-transformers model, or a plain Hugging Face encoder, on the CPU.
 
     Parameters
@@ -115,14 +107,6 @@ class SentenceEncoder(Encoder):
         self._tokens: TextTokens | None = None
         self._fingerprint: dict[str, Any] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A copy in another process loads the model itself: cheaper than sending it, and safe.
-        return self.get_params()
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget()
-
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> SentenceEncoder:
         """Build from ``"sentence:MODEL"``."""
@@ -156,24 +140,6 @@ class SentenceEncoder(Encoder):
             return self._load().final_dim()
         raise ModelError(f"{self.files.folder}: its config.json does not state the width of its hidden states.")
 
-    @property
-    def files(self) -> ModelFiles:
-        """The model's files, found on first use; nothing is loaded."""
-        if self._files is None:
-            files = resolve(self.model, revision=self.revision, offline=self.offline)
-            self._check_arguments(files)
-            self._files = files
-        return self._files
-
-    def n_parameters(self) -> int:
-        """Count the weights of the model."""
-        return self.files.n_parameters()
-
-    @property
-    def token_limit(self) -> int | None:
-        """The most tokens of a text that are read, special tokens included; None for no limit."""
-        return self.files.own_limit if self.max_length is None else self.max_length
-
     def fingerprint(self) -> dict[str, Any]:
         """Everything that changes a vector except the layer, as JSON values.
 
@@ -206,69 +172,21 @@ class SentenceEncoder(Encoder):
             }
         return dict(self._fingerprint)
 
-    def count_tokens(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Count tokens; see :meth:`Encoder.count_tokens`. The default model's are counted without torch."""
-        rows = check_texts(texts)
-        limit = self.token_limit
-        counts = [len(ids) for ids in self._tokenizer().ids(rows)] if rows else []
-        cut = [tokens_cut(count, limit) for count in counts]
-        return np.array(counts, dtype=np.int64), np.array(cut, dtype=np.int64)
+    def _token_counts(self, rows: list[str]) -> list[int]:
+        return [len(ids) for ids in self._tokenizer().ids(rows)]
 
-    def effective_digests(self, texts: Sequence[str]) -> list[bytes]:
-        """Digest of each text's token ids after truncation; see :meth:`Encoder.effective_digests`.
+    def _token_ids(self, rows: list[str], limit: int | None) -> Iterable[list[int]]:
+        return self._tokenizer().read_ids(rows, limit, self.truncation)
 
-        Under ``drop`` and ``error`` nothing is shortened, and the digest is of all the ids.
-        """
-        rows = check_texts(texts)
-        shortens = self.truncation in SHORTENING_POLICIES
-        read = self._tokenizer().read_ids(rows, self.token_limit if shortens else None, self.truncation) if rows else []
-        return [hashlib.blake2b(np.array(ids, dtype="<i4").tobytes(), digest_size=16).digest() for ids in read]
-
-    def encode(
-        self, texts: Sequence[str], layers: Sequence[Layer] | None = None, *, progress: Step | None = None
-    ) -> dict[Layer, npt.NDArray[np.float32]]:
-        """Encode texts; see :meth:`Encoder.encode`.
-
-        Raises
-        ------
-        InvalidInputError
-            Texts that are not strings, a layer the model does not have, a text without any token, and under ``drop`` or
-            ``error`` a text longer than the limit.
-        ModelError
-            The model cannot be found or loaded, or gives values that are not finite.
-        """
-        rows = check_texts(texts)
-        wanted = self._wanted(layers)
-        out: dict[Layer, npt.NDArray[np.float32]] = {
-            layer: np.empty((len(rows), self.dim(layer)), dtype=np.float32) for layer in wanted
-        }
-        if not rows:
-            return out
-        if self.truncation not in SHORTENING_POLICIES:
-            self._refuse_long(rows)
-        from embedrm.encoders.backbone import torch_threads
-
+    def _vectors(self, ids: list[list[int]], wanted: tuple[Layer, ...]) -> Iterable[tuple[list[int], Vectors]]:
         backbone, tokens = self._load(), self._tokenizer()
-        done = 0
-        with torch_threads(self.threads):
-            for start in range(0, len(rows), _WINDOW):
-                window = rows[start : start + _WINDOW]
-                ids = list(tokens.read_ids(window, self.token_limit, self.truncation))
-                self._refuse_empty(ids, start)
-                for batch in plan_batches([len(text) for text in ids], self.batch_tokens):
-                    vectors = backbone.vectors([ids[row] for row in batch], wanted, tokens)
-                    places = start + np.array(batch)
-                    for layer in wanted:
-                        if not np.isfinite(vectors[layer]).all():
-                            raise ModelError(
-                                f"the model in {self.files.folder} gives values that are not finite for text {places[0]} or "
-                                f"another of its batch, layer {layer!r}. Its weights are damaged or overflow; use another."
-                            )
-                        out[layer][places] = vectors[layer]
-                    done += len(batch)
-                    if progress is not None:
-                        progress(done, len(rows))
-        return out
+        for batch in plan_batches([len(text) for text in ids], self.batch_tokens):
+            yield batch, backbone.vectors([ids[row] for row in batch], wanted, tokens)
+
+    def _why_empty(self) -> str | None:
+        if self.files.kind != TRANSFORMER:
+            return None
+        return f"the tokenizer of {self.model!r} adds none of its own to an empty text"
 
     def _prompt(self) -> str:
         return (self.files.prompt or "") if self.prompt is None else self.prompt
@@ -301,51 +219,10 @@ class SentenceEncoder(Encoder):
             else:
                 backend = self._load().tokenizer
             tokens = TextTokens.of(backend, special=files.kind == TRANSFORMER, prompt=self._prompt())
-            limit = self.token_limit
-            if limit is not None and limit <= tokens.n_kept:
-                raise InvalidInputError(
-                    f"max_length must leave room for a token of the text beside {tokens.n_kept} special or prompt tokens; "
-                    f"got {limit}"
-                )
+            self._check_room(tokens.n_kept, "special or prompt")
             self._tokens = tokens
         return self._tokens
 
-    def _check_arguments(self, files: ModelFiles) -> None:
-        check_policy(self.truncation)
-        for name in ("max_length", "threads"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise InvalidInputError(f"{name} must be a positive whole number or None; got {value!r}")
+    def _check_own_arguments(self) -> None:
         if self.prompt is not None and not isinstance(self.prompt, str):
             raise InvalidInputError(f"prompt must be a string or None; got {type(self.prompt).__name__}")
-        if self.max_length is not None and files.positions is not None and self.max_length > files.positions:
-            raise InvalidInputError(
-                f"max_length={self.max_length} is more than the {files.positions} positions the model {self.model!r} has. "
-                "Give at most that."
-            )
-
-    def _refuse_long(self, rows: list[str]) -> None:
-        tokens, cut = self.count_tokens(rows)
-        long = np.flatnonzero(cut)
-        if not long.size:
-            return
-        do = (
-            "Leave those rows out of the data set first (count_tokens marks them)"
-            if self.truncation == "drop"
-            else f"Raise max_length, leave those rows out, or let them be cut: {', '.join(SHORTENING_POLICIES)}"
-        )
-        raise InvalidInputError(
-            f"truncation={self.truncation!r} encodes no text of more than {self.token_limit} tokens, and {long.size} of "
-            f"{len(rows)} texts have more (longest {int(tokens.max())}; first: text {int(long[0])} with "
-            f"{int(tokens[long[0]])}). {do}."
-        )
-
-    def _refuse_empty(self, ids: list[list[int]], start: int) -> None:
-        if self.files.kind != TRANSFORMER:
-            return
-        empty = next((row for row, text in enumerate(ids) if not text), None)
-        if empty is not None:
-            raise InvalidInputError(
-                f"text {start + empty} has no token (the tokenizer of {self.model!r} adds none of its own to an empty "
-                "text). Leave the row out."
-            )

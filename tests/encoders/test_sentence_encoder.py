@@ -268,7 +268,7 @@ def test_padding_never_goes_beyond_the_positions(tmp_path: Path, new_bert: Calla
 
 def test_windows_do_not_matter(tiny_folder: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     want = encoder_of(tiny_folder).encode(texts, (2,))[2]
-    monkeypatch.setattr("embedrm.encoders.sentence._WINDOW", 5)
+    monkeypatch.setattr("embedrm.encoders.model_encoder.WINDOW", 5)
     monkeypatch.setattr("embedrm.encoders.tokens._CHUNK", 3)
     seen: list[tuple[int, int]] = []
     got = encoder_of(tiny_folder).encode(texts, (2,), progress=lambda done, total: seen.append((done, total)))[2]
