@@ -40,7 +40,7 @@ class TokenIndex:
 
     def __init__(self, tokens: NDArray[Any], dim: int) -> None:
         self.known, local = np.unique(tokens, return_inverse=True)
-        self.tokens = local.reshape(tokens.shape).astype(np.int32)
+        self.tokens: NDArray[np.int32] = local.reshape(tokens.shape).astype(np.int32)
         self.blocks = list(slices(len(tokens), block_rows(dim)))
         self.sorted = [self._sort(block) for block in self.blocks]
 

@@ -42,10 +42,12 @@ class ThinOperator(BilinearOperator):
         if left is not None:
             if not hasattr(self, "_held"):
                 self._held = self._embedded(left)
-            by_token, r = self._held, left.shape[1]
-            by_state = None if thin is None else thin
+            r = left.shape[1]
+            by_token: Array | None = self._held
+            by_state: Array | None = thin
         else:
-            by_state, r = space.right.T, space.right.shape[1]  # type: ignore[attr-defined]
+            held: Array = space.right  # type: ignore[attr-defined]
+            by_state, r = held.T, held.shape[1]
             by_token = None if thin is None else self._embedded(thin)
         # one product gives the states' columns and the baseline
         stacked = np.zeros((r + 1, d))

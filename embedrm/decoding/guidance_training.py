@@ -28,19 +28,29 @@ WORDS: dict[str, tuple[str, float]] = {
 }
 """Words for the ends of the bundled attributes: the attribute, and which way."""
 # Another number where the training changes: heads that were kept are then not taken for new ones.
-RECIPE = 1
+RECIPE = 2
+
+GENERATED = 6000
+"""Generated texts that heads learn from, beside the hand-written ones."""
 
 
 def training_texts(half: str = "A") -> pd.DataFrame:
-    """Return the training texts of one half of the bundled attribute corpus.
+    """Return the training texts of one half of the bundled attribute corpus, and generated ones of the same half.
 
     Parameters
     ----------
     half : {"A", "B"}
         ``A`` is for what guides; ``B`` is left for what judges.
     """
+    import pandas as pd
+
+    from embedrm.datasets.attribute_texts import write_attribute_texts
+
     table = load_bundled_table(ATTRIBUTES)
-    return table[(table["split"] == "train").to_numpy() & (half_of(table["group"]) == half)].reset_index(drop=True)
+    table = table[(table["split"] == "train").to_numpy() & (half_of(table["group"]) == half)]
+    generated = write_attribute_texts(GENERATED, half=half, split="train")
+    columns = ["text", "attribute", "score", "group", "split"]
+    return pd.concat([table[columns], generated[columns]], ignore_index=True)
 
 
 def train_attribute_head(lm: LanguageModel, method: str = "arm", *, progress: Progress = silent) -> PrefixHead:
