@@ -138,10 +138,8 @@ class OverOptimisationStudy:
                         self.rewards[level, model] = rewards
                 done += 1
                 step(done, len(self.levels) * n_draws)
-        self._facts = over_optimisation_facts(
-            self.judge, curves, reference=SINGLE, n_resamples=n_resamples, random_state=random_state
-        )
-        self._facts |= {
+        self._curves, self._bootstrap = curves, {"n_resamples": n_resamples, "random_state": random_state}
+        self._about = {
             "n_pairs": len(prefs),
             "n_members": n_members,
             "kind": self.kind,
@@ -149,6 +147,7 @@ class OverOptimisationStudy:
             "member": type(self.member).__name__,
             "noise": {level: annotator.to_info() for level, annotator in self.levels.items()},
         }
+        self._facts: dict[str, dict[str, Any]] = {}
         self._provenance: dict[str, Any] = {
             "seeds": list(range(random_state, random_state + n_draws)),
             "data": {"train": prefs.responses.info.get("data"), "candidates": candidates.info.get("data")},
@@ -156,36 +155,34 @@ class OverOptimisationStudy:
             "extra": {"study_seconds": time.perf_counter() - started},
         }
 
-    def facts(self) -> dict[str, Any]:
-        """Return everything measured, as plain values."""
-        return self._facts
+    def facts(self, reference: str = SINGLE) -> dict[str, Any]:
+        """Return everything measured, as plain values; models are compared with ``reference``.
+
+        Against the single model, an ensemble has the gain of averaging as well as that of caution; WCO and UWO against the
+        ``mean`` of the same members have that of caution alone.
+        """
+        if reference not in self._facts:
+            found = over_optimisation_facts(self.judge, self._curves, reference=reference, **self._bootstrap)
+            self._facts[reference] = found | self._about
+        return self._facts[reference]
 
     def row(self, level: str, model: str) -> dict[str, Any]:
         """Return the row of one level and model, of the facts' ``rows``."""
-        return self._find("rows", level, model)
+        return _find(self.facts()["rows"], "row", level, model)
 
-    def difference(self, level: str, model: str) -> dict[str, Any]:
-        """Return what a model has over the single one at one level."""
-        return self._find("differences", level, model)
-
-    def _find(self, where: str, level: str, model: str) -> dict[str, Any]:
-        rows = self._facts[where]
-        found = [row for row in rows if (row["level"], row["model"]) == (level, model)]
-        if not found:
-            known = "; ".join(f"{row['level']}, {row['model']}" for row in rows)
-            raise InvalidInputError(f"the study has no {where} of {level!r} and {model!r}; it has {known}")
-        one: dict[str, Any] = found[0]
-        return one
+    def difference(self, level: str, model: str, reference: str = SINGLE) -> dict[str, Any]:
+        """Return what a model has over the reference at one level, of the facts' ``differences``."""
+        return _find(self.facts(reference)["differences"], f"difference from {reference!r}", level, model)
 
     def findings(self) -> list[str]:
         """Return what to take away, one sentence each."""
-        return parts.over_optimisation_findings(self._facts)
+        return parts.over_optimisation_findings(self.facts())
 
     def add_sections(
         self, report: Report, name: str = "over-optimisation", title: str = "Over-optimisation", text: str = ""
     ) -> None:
         """Add tables and figures to a report; ``name`` begins their names, so that several studies fit in one report."""
-        facts = self._facts
+        facts = self.facts()
         figures = []
         if facts["gold"]["within_sd"] > 0 and len(facts["ns"]) > 1:
             ends = dict.fromkeys((facts["levels"][0], facts["levels"][-1]))
@@ -203,7 +200,7 @@ class OverOptimisationStudy:
         return made
 
     def _how(self) -> str:
-        facts = self._facts
+        facts = self.facts()
         members = {"seeds": "seeds", "bootstrap": "bootstraps of the prompt groups", "features": "features"}[self.kind]
         return (
             f"{facts['member']} on {facts['n_pairs']:,} pairs. The single model is fitted on all of them; an ensemble has "
@@ -243,6 +240,14 @@ _NOTES = (
     "are drawn from, an upper bound; candidates of several systems, and retrieved ones, have no such policy.",
     "An analogue of the published studies, with heads on frozen vectors; no language model is trained or sampled from.",
 )
+
+
+def _find(rows: list[dict[str, Any]], what: str, level: str, model: str) -> dict[str, Any]:
+    for row in rows:
+        if (row["level"], row["model"]) == (level, model):
+            return row
+    known = "; ".join(f"{row['level']}, {row['model']}" for row in rows)
+    raise InvalidInputError(f"the study has no {what} of {level!r} and {model!r}; it has {known}")
 
 
 def _levels(noise: Sequence[float | Annotator]) -> dict[str, Annotator]:
