@@ -123,8 +123,9 @@ class TestTheBundledHead:
         from embedrm.decoding import guidance_training
 
         table = guidance_training.training_texts()
-        # both attributes, and whole groups
-        few = table[table["group"].isin([*table["group"].unique()[:12], *table["group"].unique()[-12:]])]
+        # both attributes, whole groups, hand-written and generated texts
+        few = table[table["group"].isin([*table["group"].unique()[:12], *table["group"].unique()[-36:]])]
+        assert len(few) == 72
         assert few["attribute"].nunique() == 2
         monkeypatch.setattr(guidance_training, "training_texts", lambda: few)
 
@@ -144,10 +145,13 @@ class TestTheBundledHead:
 
 def test_only_half_a_of_the_training_texts_is_learnt() -> None:
     from embedrm.decoding.guidance_training import training_texts
+    from embedrm.datasets.bundled import load_bundled_table
     from embedrm.language_models.corpus import half_of
 
     a, b = training_texts(), training_texts("B")
-    assert set(half_of(a["group"])) == {"A"}
+    written = a["group"].isin(load_bundled_table("attributes")["group"])
+    assert set(half_of(a["group"][written])) == {"A"}
+    assert 0 < written.sum() < len(a)
     assert set(a["split"]) == set(b["split"]) == {"train"}
     assert not set(a["text"]) & set(b["text"])
     assert not set(a["group"]) & set(b["group"])
