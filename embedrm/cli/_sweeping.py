@@ -23,9 +23,10 @@ def load_experiment(file: str, settings: Sequence[str] | None) -> Experiment:
         For what is wrong in a word, with the nearest name.
     """
     from embedrm.experiments.experiment import Experiment, read_settings
+    from embedrm.experiments.studies import find_file
 
     given = read_settings(settings)
-    experiment = Experiment.from_file(file)
+    experiment = Experiment.from_file(find_file(file))
     if not given:
         return experiment
     try:
@@ -47,11 +48,12 @@ def build_sweep(
 ) -> Sweep:
     """Return the sweep of a file and the options: axes of the options are added to those of the file, or replace them."""
     from embedrm.experiments.experiment import read_words
+    from embedrm.experiments.studies import find_file
     from embedrm.experiments.sweep import Sweep
     from embedrm.experiments.sweep_space import read_axes
 
     if settings is None and not any((grid, around, random, samples)):
-        made = Sweep.from_file(file) if seeds is None else Sweep(load_experiment(file, None), seeds=seeds)
+        made = Sweep.from_file(find_file(file)) if seeds is None else Sweep(load_experiment(file, None), seeds=seeds)
         if not made.space.paths and len(made.seeds) == 1:
             raise _nothing_varies(file)
         return made

@@ -18,7 +18,12 @@ _SPACE_PANEL, _WORK_PANEL = "What varies", "Work"
 
 def sweep(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="An experiment: .yaml or .toml, perhaps with a section sweep.")
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="An experiment: .yaml or .toml, perhaps with a section sweep; or bradley-terry, the study of 12,960 trials "
+            "that comes with the package.",
+        ),
     ],
     output: Annotated[
         str,

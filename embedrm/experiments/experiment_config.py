@@ -76,7 +76,11 @@ class DataSection(Section):
     shares : mapping of str to float
         Of the split that is made, by prompt group, where the data bring none.
     random_state : int
-        Seed of that split.
+        Seed of that split; with ``release``, of the pairs.
+    release : str, optional
+        ``FOLDER/NAME`` of arrays in the layout of the Reusing-Embeddings release, in place of files and an encoder: vectors
+        of candidates with gold, mapped from disk, a prompt's pair drawn at random; see
+        :func:`embedrm.datasets.candidate_arrays.load_release`. ``training.pairing`` draws others to fit on.
     """
 
     main: ClassVar[str] = "files"
@@ -90,6 +94,7 @@ class DataSection(Section):
     domains: str | list[str] | None = None
     shares: dict[str, float] = field(default_factory=lambda: dict(SHARES))
     random_state: int = 0
+    release: str | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -105,6 +110,8 @@ class DataSection(Section):
         """Raise where no file is named."""
         if not self.paths:
             raise Misfit("'files' of the section 'data' names no file.", (name, "files"))
+        if self.release is not None and self.files != type(self).files:
+            raise Misfit("'release' of the section 'data' takes the place of 'files'; give one.", (name, "release"))
 
 
 @dataclass(frozen=True)

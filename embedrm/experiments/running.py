@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.experiments.experiment_config import Config, names_of
 from embedrm.experiments.experiment_models import build_model, seeded
+from embedrm.experiments.released import candidate_facts, load_candidates
 from embedrm.experiments.running_features import remember_features, spared
 from embedrm.experiments.training_sets import Prepared
 from embedrm.numerics.bradley_terry import log_loss
@@ -131,6 +132,10 @@ class Workbench:
         """Return ``digest`` (of the content), ``splits`` and ``domains`` of the data, and their ``name``."""
         if self.preferences is not None:
             return self._once("facts", "given", lambda: _given_facts(self.preferences))
+        setting, seed = config.data.release, config.data.random_state
+        if setting is not None:
+            parts = self._released(config)
+            return self._once("facts", (setting, seed), lambda: candidate_facts(parts, setting, seed))
         return self._once("facts", (config.data.paths, config.data.reading()), lambda: self._file_facts(config))
 
     def _file_facts(self, config: Config) -> dict[str, Any]:
@@ -188,6 +193,8 @@ class Workbench:
         """Return the encoder's digest and the views that it makes."""
         if self.preferences is not None:
             return {"given": sorted(self.preferences.responses.views)}
+        if config.data.release is not None:
+            return {"given": sorted(self.encoded(config).responses.views)}
 
         def facts() -> dict[str, Any]:
             from embedrm.encoding import wanted_layers
@@ -207,9 +214,11 @@ class Workbench:
         return self._once("data", (section.paths, section.reading()), lambda: _read(config, self.progress))
 
     def encoded(self, config: Config) -> EmbeddedPreferences:
-        """Return all pairs with their vectors."""
+        """Return all pairs with their vectors; of released arrays, those of the training split."""
         if self.preferences is not None:
             return self.preferences
+        if config.data.release is not None:
+            return self._released(config)[config.training.split]
         data, encoder = config.data, config.encoder
 
         def make() -> EmbeddedPreferences:
@@ -222,6 +231,10 @@ class Workbench:
             return encode(dataset, self.encoder(config), progress=self.progress, **options)
 
         return self._once("encoded", (data.paths, data.reading(), data.shares, data.random_state, encoder), make)
+
+    def _released(self, config: Config) -> dict[str, EmbeddedPreferences]:
+        setting, seed = str(config.data.release), config.data.random_state
+        return self._once("released", (setting, seed), lambda: load_candidates(setting, seed))
 
     def prepared(self, config: Config) -> Prepared:
         """Return what every trial of this configuration shares; parts are made once, whatever configurations share them."""
@@ -236,11 +249,13 @@ class Workbench:
                 (data, config.encoder, training.split, training.domains),
                 lambda: _training(config, whole),
             )
+            # released arrays have vectors of their own for each split
+            apart = {} if self.preferences is not None or data.release is None else self._released(config)
             judged = [
                 self._once(
                     "judged",
                     (data, config.encoder, name, evaluation.domains),
-                    lambda name=name: _judged(config, whole, name),  # type: ignore[misc]
+                    lambda name=name: _judged(config, apart.get(name, whole), name),  # type: ignore[misc]
                 )
                 for name in chosen
             ]
