@@ -1,0 +1,144 @@
+"""The named centre of the Reusing-Embeddings study, and the factors that are varied around it, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from embedrm.heads.gbdt import GBDTHead
+from embedrm.heads.linear import LinearHead
+from embedrm.heads.mlp import MLPHead
+from embedrm.reward_model import RewardModel
+
+BETAS = (10.0, 5.0, 3.0, 1.0, 0.7, 0.5)
+"""Sharpness of the simulated annotators, from the fewest wrong labels to the most."""
+
+NS = (2, 5, 10, 30, 50, 100, 300, 500)
+"""Where best-of-n is read; one is always there."""
+
+HIDDEN = (256, 64)
+"""Of every perceptron: 541,057 numbers on vectors of 2,048, below the 0.6 million that the paper states."""
+
+MOST_PARAMETERS = 600_000
+
+BT_MLP, CLF_MLP, CLF_GBDT = "BT-MLP", "CLF-MLP", "CLF-LightGBM"
+LINEAR, BT_GBDT = "BT-linear", "BT-LightGBM"
+THEIRS = (BT_MLP, CLF_MLP, CLF_GBDT)
+"""The models of the paper; the others are ours."""
+
+MODELS: dict[str, Callable[[], RewardModel]] = {
+    BT_MLP: partial(MLPHead, hidden=HIDDEN),
+    CLF_MLP: partial(MLPHead, hidden=HIDDEN, objective="classification"),
+    CLF_GBDT: partial(GBDTHead, objective="classification", max_bin="fast"),
+    LINEAR: LinearHead,
+    BT_GBDT: partial(GBDTHead, max_bin="fast"),
+}
+
+RANDOM, SIMILAR, DIVERSIFIED = "same-prompt", "similar", "diversified"
+SELECTIONS = (DIVERSIFIED, RANDOM, SIMILAR)
+"""Which two responses to a prompt an annotator is shown, from those furthest apart to those most alike."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How the training labels of one cell of the study come about.
+
+    Parameters
+    ----------
+    n : int
+        Annotations: pairs with one answer each.
+    beta : float
+        Of the annotator, in standard deviations of the gold of all training responses.
+    selection : {"same-prompt", "similar", "diversified"}
+        Which responses are shown.
+    cross : bool
+        Whether the very same responses are compared across prompts, at random, instead of each with its neighbour.
+    """
+
+    n: int
+    beta: float = 1.0
+    selection: str = RANDOM
+    cross: bool = False
+
+
+@dataclass(frozen=True)
+class ReusePreset:
+    """Sizes of a study.
+
+    Parameters
+    ----------
+    dim, n_train, k_train, n_test, k_test : int
+        Of the generated arrays: dimensions, prompts and candidates of each.
+    annotations : tuple of int
+        Numbers of annotations beside that of the centre, which is one for each training prompt.
+    seeds : int
+        Draws of pairs and wrong labels, each with its own seed of the models.
+    alikes : tuple of float
+        Shares of variance that responses to one prompt have in common, beside the centre's one half; for the scatter.
+    members : int
+        Of an ensemble.
+    noisy : tuple of float
+        Betas under which ensembles are studied, from the sharpest.
+    data_betas, data_seeds : tuple of float, int
+        On encoded data.
+    paper_pairs, paper_dim : int
+        Size at which models are timed beside the centre's.
+    n_permutations : int
+        Of the paper's scheme of best-of-n.
+    n_resamples : int
+    ns : tuple of int
+    """
+
+    dim: int = 256
+    n_train: int = 4000
+    k_train: int = 10
+    n_test: int = 100
+    k_test: int = 500
+    annotations: tuple[int, ...] = (1000, 2000, 8000)
+    seeds: int = 5
+    alikes: tuple[float, ...] = (0.2, 0.8)
+    members: int = 5
+    noisy: tuple[float, ...] = (10.0, 1.0, 0.5)
+    data_betas: tuple[float, ...] = (10.0, 1.0, 0.5)
+    data_seeds: int = 3
+    paper_pairs: int = 10_000
+    paper_dim: int = 2048
+    n_permutations: int = 100
+    n_resamples: int = 2000
+    ns: tuple[int, ...] = NS
+
+    @property
+    def centre(self) -> Arm:
+        """One annotation for each prompt, of two random responses to it, by an annotator of beta 1."""
+        return Arm(self.n_train)
+
+    def noise(self) -> list[Arm]:
+        """Return the arms of annotation noise, the sharpest annotator first."""
+        return [replace(self.centre, beta=beta) for beta in BETAS]
+
+    def amounts(self) -> list[Arm]:
+        """Return the arms of the number of annotations, fewest first."""
+        return [replace(self.centre, n=n) for n in sorted({*self.annotations, self.n_train})]
+
+    def pairings(self) -> list[tuple[Arm, Arm]]:
+        """Return (same prompt, across prompts) for each selection."""
+        arms = [replace(self.centre, selection=selection) for selection in SELECTIONS]
+        return [(arm, replace(arm, cross=True)) for arm in arms]
+
+
+REUSE_PRESETS = {
+    "quick": ReusePreset(),
+    "full": ReusePreset(
+        dim=2048,
+        n_train=10_000,
+        n_test=200,
+        annotations=(1000, 2000, 5000, 20_000, 40_000),
+        alikes=(0.1, 0.3, 0.7, 0.9),
+        members=10,
+        noisy=BETAS,
+        data_betas=BETAS,
+        data_seeds=5,
+        n_resamples=10_000,
+    ),
+}

@@ -1,0 +1,193 @@
+"""The study of Reusing-Embeddings reward models: one factor at a time around a named centre."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from embedrm.evaluation.over_optimisation import over_optimisation_facts
+from embedrm.experiments import reuse_arms as arms
+from embedrm.experiments.over_optimisation import OverOptimisationStudy
+from embedrm.experiments.reuse_arms import Cells
+from embedrm.experiments.reuse_claims import judge_reuse
+from embedrm.experiments.reuse_cost import cost_rows
+from embedrm.experiments.reuse_data import EncodedData
+from embedrm.experiments.reuse_plan import (
+    BT_MLP,
+    DIVERSIFIED,
+    HIDDEN,
+    MODELS,
+    RANDOM,
+    SIMILAR,
+    THEIRS,
+    Arm,
+    ReusePreset,
+)
+from embedrm.experiments.reuse_settings import PEAKED, Setting, generated
+from embedrm.heads.mlp import MLPHead
+from embedrm.numerics.annotation import Annotator
+from embedrm.progress import Progress, silent
+
+PENALTY = 1.0
+"""k of UWO: what a unit of the members' variance costs."""
+
+
+class ReuseStudy:
+    """Everything that is fitted and measured; the sections of a report are made from it.
+
+    Parameters
+    ----------
+    preset : ReusePreset
+    data : EncodedData, optional
+        Encoded data with graded responses, for the part that is not on generated arrays.
+    progress : Progress
+
+    Attributes
+    ----------
+    facts : dict
+        ``noise``, ``amounts``: over-optimisation facts with arms as levels and :data:`BT_MLP` as reference; ``errors``,
+        level to share of wrong labels; ``crossed``, model to facts across against within prompts, and ``similar``, its
+        change between selections; ``points`` of the scatter; ``estimators``; ``ensembles``; ``cost``; ``on_data``, the
+        same on encoded data, one an encoder; ``encoders``, two of them compared (None where there is one).
+    """
+
+    def __init__(self, preset: ReusePreset, data: EncodedData | None = None, progress: Progress = silent) -> None:
+        started = time.perf_counter()
+        self.preset, self.data = preset, data
+        self.setting = generated(preset)
+        self.cells = Cells(self.setting, tuple(MODELS), preset.seeds, keep=preset.centre)
+        self.facts: dict[str, Any] = {}
+        self._by_encoder: list[tuple[Cells, Arm]] = []
+        # each fit alone and first, before anything else is in memory
+        self.facts["cost"] = cost_rows(self.setting, preset.centre, preset, progress=progress)
+        self._factors(progress)
+        self._pairings(progress)
+        self._ensembles(progress)
+        self.facts["on_data"] = [self._on_data(setting, progress) for setting in (data.settings if data else [])]
+        self.facts["encoders"] = self._encoders()
+        self.claims = judge_reuse(self.facts)
+        self.facts["fits"] = {
+            "n": self.cells.n_fits,
+            "seconds": self.cells.fit_seconds,
+            "study_seconds": time.perf_counter() - started,
+        }
+
+    def _factors(self, progress: Progress) -> None:
+        """Noise and the number of annotations."""
+        preset = self.preset
+        wanted = list(dict.fromkeys([*preset.noise(), *preset.amounts()]))
+        self.cells.run(wanted, progress("noise and annotations"))
+        names = {arm: noise_level(self.cells, arm) for arm in preset.noise()}
+        self.facts["noise"] = self.cells.compare(_by_name(names), BT_MLP, preset.n_resamples)
+        self.facts["errors"] = {name: self.cells.label(arm, "error") for arm, name in names.items()}
+        self.facts["centre"] = names[preset.centre]
+        amounts = {arm: f"{arm.n:,} annotations" for arm in preset.amounts()}
+        self.facts["amounts"] = self.cells.compare(_by_name(amounts), BT_MLP, preset.n_resamples)
+        self.facts["counts"] = [arm.n for arm in amounts]
+        self.facts["estimators"] = arms.estimators(self.cells, preset.n_permutations)
+
+    def _pairings(self, progress: Progress) -> None:
+        """Same prompt against across prompts, by how alike the two responses to a prompt are."""
+        preset, cells = self.preset, self.cells
+        levels = {same.selection: (same, cross) for same, cross in preset.pairings()}
+        wanted = [arm for both in levels.values() for arm in both]
+        cells.run(wanted, progress("pairing"))
+        self.facts["crossed"] = {model: cells.crossed(model, levels, preset.n_resamples) for model in MODELS}
+        self.facts["similar"] = {}
+        for other in (RANDOM, DIVERSIFIED):
+            two = {other: levels[other], SIMILAR: levels[SIMILAR]}
+            self.facts["similar"][other] = {
+                model: cells.crossed(model, two, preset.n_resamples)["changes"][0]["gold"] for model in MODELS
+            }
+        self.facts["gaps"] = {
+            name: {"same": _label(cells, same), "cross": _label(cells, cross)} for name, (same, cross) in levels.items()
+        }
+        self.facts["points"] = [
+            self._point(cells, self.facts["crossed"][model], model, name, same)
+            for model in MODELS
+            for name, (same, _) in levels.items()
+        ]
+        for alike in preset.alikes:
+            other_setting = generated(preset, alike=alike)
+            more = Cells(other_setting, THEIRS, preset.seeds)
+            one = {RANDOM: levels[RANDOM]}
+            more.run(list(one[RANDOM]), progress(f"responses that share {alike:.0%}"))
+            for model in THEIRS:
+                facts = more.crossed(model, one, preset.n_resamples)
+                point = self._point(more, facts, model, RANDOM, levels[RANDOM][0])
+                self.facts["points"].append(point | {"where": f"random, {alike:.0%} shared"})
+
+    def _point(
+        self, cells: Cells, facts: dict[str, Any], model: str, name: str, same: Arm, where: str | None = None
+    ) -> dict[str, Any]:
+        """One point of the scatter: the gap of gold within prompts, and the gain by comparing across them."""
+        cell = arms.row_of(facts, "differences", name, arms.CROSS)["gold"][-1]
+        return {"model": model, "where": where or name, "gap": cells.label(same, "gap"), "gain": cell}
+
+    def _ensembles(self, progress: Progress) -> None:
+        preset = self.preset
+        setting = generated(preset, PEAKED, name="peaked gold, heavy tails")
+        scale = float(setting.annotator(preset.centre).scale)
+        self.ensembles = OverOptimisationStudy(
+            setting.pairs(preset.centre, 0),
+            setting.candidates,
+            member=MLPHead(hidden=HIDDEN),
+            n_members=preset.members,
+            kind="seeds",
+            k=PENALTY,
+            noise=[Annotator(beta=beta, scale=scale) for beta in preset.noisy],
+            n_draws=preset.seeds,
+            n_resamples=preset.n_resamples,
+            ns=list(setting.judge.ns),
+            progress=progress,
+        )
+        self.told_peaked = setting.told
+        self.facts["ensembles"] = self.ensembles.facts()
+
+    def _on_data(self, setting: Setting, progress: Progress) -> dict[str, Any]:
+        """Noise and pairing on encoded data."""
+        preset = self.preset
+        cells = Cells(setting, tuple(MODELS), preset.data_seeds)
+        centre = Arm(setting.train.n_prompts)
+        noise = [Arm(centre.n, beta=beta) for beta in preset.data_betas]
+        pairing = (centre, Arm(centre.n, cross=True))
+        cells.run([*noise, *pairing], progress(f"on {setting.name}"))
+        self._by_encoder.append((cells, centre))
+        names = {arm: noise_level(cells, arm) for arm in noise}
+        crossed = {model: cells.crossed(model, {RANDOM: pairing}, preset.n_resamples) for model in MODELS}
+        return {
+            "name": setting.name,
+            "told": setting.told,
+            "noise": cells.compare(_by_name(names), BT_MLP, preset.n_resamples),
+            "errors": {name: cells.label(arm, "error") for arm, name in names.items()},
+            "crossed": crossed,
+            "gaps": {RANDOM: {"same": _label(cells, pairing[0]), "cross": _label(cells, pairing[1])}},
+            "points": [
+                self._point(cells, crossed[model], model, RANDOM, centre, f"{setting.name}, random") for model in MODELS
+            ],
+            "n": centre.n,
+        }
+
+    def _encoders(self) -> dict[str, Any] | None:
+        """Two encoders on the same labels of the same data, models as levels; None where there is one."""
+        if len(self._by_encoder) < 2:
+            return None
+        curves = {
+            model: {cells.setting.name: cells.judged[centre, model] for cells, centre in self._by_encoder}
+            for model in MODELS
+        }
+        first = self._by_encoder[0][0].setting
+        return over_optimisation_facts(first.judge, curves, reference=first.name, n_resamples=self.preset.n_resamples)
+
+
+def noise_level(cells: Cells, arm: Arm) -> str:
+    """Name a level of noise by its beta and the share of labels that it gets wrong."""
+    return f"β = {arm.beta:g}: {cells.label(arm, 'error'):.0%} wrong"
+
+
+def _label(cells: Cells, arm: Arm) -> dict[str, float]:
+    return {key: cells.label(arm, key) for key in ("gap", "error", "wrong")}
+
+
+def _by_name(names: dict[Arm, str]) -> dict[str, Arm]:
+    return {name: arm for arm, name in names.items()}
