@@ -45,7 +45,8 @@ def reproduce(
         list[str] | None,
         typer.Option(
             "--data",
-            help="A bundled data set or a file, repeated for several; the bundled data by default.",
+            help="A bundled data set or a file, repeated for several; the bundled data by default. Preferences; for "
+            "troshin2024 texts with a label or score.",
             rich_help_panel=common.DATA_PANEL,
             show_default=False,
         ),
@@ -65,6 +66,17 @@ def reproduce(
     encoder: common.Encoder = None,
     encoder_options: common.EncoderOptions = None,
     store: common.Store = None,
+    lm: Annotated[
+        str | None,
+        typer.Option(
+            "--lm",
+            metavar="NAME|FOLDER",
+            help="The causal language model of papers that guide one (troshin2024): bundled (small, trained here at first "
+            "use) by default, a folder, or a hub name such as gpt2.",
+            rich_help_panel=common.ENCODER_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     literal: Annotated[
         bool,
         typer.Option(
@@ -83,7 +95,7 @@ def reproduce(
     from embedrm.cli._models import make_encoder
     from embedrm.errors import unknown_name
     from embedrm.experiments.papers import PAPERS
-    from embedrm.experiments.papers.base import PRESETS
+    from embedrm.experiments.papers.base import PREFERENCES, PRESETS
     from embedrm.experiments.tour import run_tour
 
     console = Console(quiet, as_json)
@@ -91,10 +103,24 @@ def reproduce(
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     names = PAPERS.names() if paper == ALL else [paper or TOUR]
-    jobs: dict[str, Any] = {name: run_tour if name == TOUR and paper is None else PAPERS.get(name)() for name in names}
+    jobs: dict[str, Any] = {
+        name: run_tour if name == TOUR and paper is None else _paper(PAPERS.get(name), lm) for name in names
+    }
     if literal:
         _refuse_literal({name: getattr(job, "has_literal", False) for name, job in jobs.items()})
-    dataset = load(data, Reading(columns=columns), console) if data else None
+    if lm is not None and not any(getattr(job, "takes_language_model", False) for job in jobs.values()):
+        _refuse_lm(", ".join(jobs))
+    if encoder is not None and paper != ALL and _reads(next(iter(jobs.values()))) != PREFERENCES:
+        raise InvalidInputError(f"--encoder: {paper} encodes no preferences; leave it out, or choose a model by --lm")
+    if data and paper == ALL:
+        jobs = _of_preferences(jobs, console)
+    (first, *_) = jobs.values()
+    if data and _reads(first) != PREFERENCES:
+        if columns:
+            raise InvalidInputError("--column is for preference data; texts with an attribute have their own columns")
+        dataset = first.read(list(data), preset)
+    else:
+        dataset = load(data, Reading(columns=columns), console) if data else None
     chosen = make_encoder(encoder, encoder_options)
     kept = common.open_store(store)
     reports: dict[str, Report] = {}
@@ -133,6 +159,35 @@ def reproduce(
             console.note(common.report_places(files))
     if as_json and paper == ALL:
         console.result({name: report.to_dict() for name, report in reports.items()}, "")
+
+
+def _paper(cls: Any, lm: str | None) -> Any:
+    """Make a paper, with the language model where it takes one and one is named."""
+    return cls(lm=lm) if lm is not None and cls.takes_language_model else cls()
+
+
+def _reads(job: Any) -> str:
+    from embedrm.experiments.papers.base import PREFERENCES
+
+    return str(getattr(job, "reads", PREFERENCES))
+
+
+def _of_preferences(jobs: dict[str, Any], console: Console) -> dict[str, Any]:
+    """Leave out the papers that are not studied on preferences, and say so."""
+    from embedrm.experiments.papers.base import PREFERENCES
+
+    kept = {name: job for name, job in jobs.items() if job.reads == PREFERENCES}
+    for name in (name for name in jobs if name not in kept):
+        console.note(f"{name} is left out: it is studied on {jobs[name].reads}, and --data gives preferences")
+    return kept
+
+
+def _refuse_lm(asked: str) -> None:
+    """Refuse --lm where nothing guides a language model."""
+    from embedrm.experiments.papers import PAPERS
+
+    able = ", ".join(name for name, paper in PAPERS if getattr(paper, "takes_language_model", False))
+    raise InvalidInputError(f"--lm: {asked} has no language model to choose. There is one in: {able}")
 
 
 def _refuse_literal(has: dict[str, bool]) -> None:

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from embedrm.reporting.report import Section
 
 PRESETS = ("quick", "full")
+PREFERENCES, ATTRIBUTE_TEXTS = "preferences", "attribute texts"
+"""What a paper is studied on."""
+
+
+class Prepared(Protocol):
+    """Data that are ready for a study."""
+
+    def provenance(self, started: float, command: str | None, seeds: Any) -> dict[str, Any]:
+        """Collect the facts of a run for a report."""
 
 
 class Plan(Protocol):
@@ -40,6 +49,11 @@ class Paper:
         Whether they are tuned unasked, where encoder and data allow it.
     why_not : str
         Why they were not, where :meth:`plan_if_possible` found that they cannot be; empty otherwise.
+    reads : {"preferences", "attribute texts"}
+        What its data are. Preferences are encoded by a sentence encoder; a paper on something else prepares its data itself
+        (:meth:`read`, :meth:`prepare`), and its tour needs none.
+    takes_language_model : bool
+        Whether the class is made with ``lm``, the name of a causal language model.
     """
 
     registered_name: str
@@ -49,10 +63,26 @@ class Paper:
     has_literal: bool = False
     always_literal: bool = False
     why_not: str = ""
+    reads: str = PREFERENCES
+    takes_language_model: bool = False
 
     def estimate(self, preset: str = "quick", data: PreferenceDataset | None = None) -> str:
         """Say how long the study of these data (the bundled ones where absent) takes, before it starts."""
         raise TypeError(f"{type(self).__name__} does not implement estimate")
+
+    def read(self, paths: Any, preset: str = "quick") -> Any:
+        """Read files into what :meth:`run` takes as ``data``."""
+        from embedrm.experiments.study import load_dataset
+
+        return load_dataset(paths)
+
+    def prepare(
+        self, data: Any, preset: str, *, encoder: Any = None, store: Any = None, progress: Progress = silent
+    ) -> Any:
+        """Make what :meth:`study` takes, with a ``provenance`` (:class:`Prepared`): encoded preferences, by default."""
+        from embedrm.experiments.study import prepare
+
+        return prepare(data, encoder=encoder, store=store, progress=progress)
 
     def tour(self, data: StudyData, progress: Progress = silent) -> tuple[list[str], Section]:
         """One table and one figure on the data: (findings, section)."""
@@ -81,8 +111,8 @@ class Paper:
             self.why_not = f"The paper's own models were left out: {error}"
             return None
 
-    def study(self, data: StudyData, preset: str, progress: Progress = silent, *, literal: Any = None) -> Report:
-        """Make the full study; with the arms of ``literal`` where given."""
+    def study(self, data: Any, preset: str, progress: Progress = silent, *, literal: Any = None) -> Report:
+        """Make the full study of what :meth:`prepare` made; with the arms of ``literal`` where given."""
         raise TypeError(f"{type(self).__name__} does not implement study")
 
     def run(
@@ -104,7 +134,7 @@ class Paper:
         """
         import time
 
-        from embedrm.experiments.study import prepare, save_report
+        from embedrm.experiments.study import save_report
 
         if preset not in PRESETS:
             raise unknown_name("preset", preset, PRESETS)
@@ -115,7 +145,7 @@ class Paper:
             plan = literal or (None if self.why_not else self.plan_if_possible(preset, data, encoder))
         if plan is not None:
             plan.store = store
-        prepared = prepare(data, encoder=encoder, store=store, progress=progress)
+        prepared: Prepared = self.prepare(data, preset, encoder=encoder, store=store, progress=progress)
         more: dict[str, Any] = {} if plan is None else {"literal": plan}
         report = self.study(prepared, preset, progress, **more)
         report.provenance = prepared.provenance(started, command, seeds=0)
