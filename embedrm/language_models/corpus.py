@@ -20,7 +20,7 @@ HALVES = ("A", "B")
 
 ATTRIBUTES = "attributes"
 GENERATED = "attribute_texts"
-GENERATED_TEXTS = {"train": 30_000, "validation": 1_000}
+GENERATED_TEXTS = {"train": 45_000, "validation": 1_000}
 """How many attribute texts of the grammar a half has, beside those written by hand."""
 
 # Under this one, each half has its share of every topic of the attributes, reviews of films with like beginnings among them.

@@ -13,7 +13,7 @@ from embedrm.encoders.batching import plan_batches
 from embedrm.encoders.quiet import quiet_loading
 from embedrm.errors import InvalidInputError, ModelError
 from embedrm.language_models.corpus import ATTRIBUTES, Document
-from embedrm.language_models.muon import Muon
+from embedrm.language_models.muon import Muon, onednn_product
 from embedrm.progress import Step
 
 BOS, EOS = "<|begin|>", "<|end|>"
@@ -198,7 +198,7 @@ def train(documents: Sequence[Document], config: SmallLM, *, progress: Step | No
     rows = document_ids(documents, tokenizer, config.positions)
     repeats = [_repeats(one, config) for one in documents]
     model = new_model(config, len(tokenizer))
-    use_trainable_onednn(model)
+    product = onednn_product() if use_trainable_onednn(model) else None
     model.train()
     dropping = _add_dropout(model, config)
     plan = plan_epochs([len(row) for row in rows], repeats, config)
@@ -206,7 +206,7 @@ def train(documents: Sequence[Document], config: SmallLM, *, progress: Step | No
     table = model.get_input_embeddings().weight
     flat = [weight for weight in model.parameters() if weight.ndim < 2]
     deep = [weight for weight in model.parameters() if weight.ndim >= 2 and weight is not table]
-    muon = Muon(deep, momentum=_MOMENTUM, weight_decay=config.weight_decay)
+    muon = Muon(deep, momentum=_MOMENTUM, weight_decay=config.weight_decay, product=product)
     optimiser = torch.optim.AdamW(
         [{"params": [table], "weight_decay": config.weight_decay}, {"params": flat, "weight_decay": 0.0}],
         lr=config.learning_rate,

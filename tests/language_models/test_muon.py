@@ -8,31 +8,42 @@ import numpy as np
 import pytest
 import torch
 
-from embedrm.language_models.muon import Muon, orthogonal
+from embedrm.language_models.muon import Muon, onednn_product, orthogonal
 
 
 def matrices(*shape, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
 
 
+PRODUCTS = {"plain": None}
+if torch.backends.mkldnn.is_available():
+    PRODUCTS["onednn"] = onednn_product()
+
+
+@pytest.mark.parametrize("product", PRODUCTS.values(), ids=PRODUCTS)
 class TestOrthogonal:
-    def test_singular_vectors_stay_and_singular_values_come_near_1(self):
-        given = matrices(3, 8, 20)
-        found = orthogonal(given)
-        for before, after in zip(given.double(), found.double()):
-            u, _, v = torch.linalg.svd(before, full_matrices=False)
-            inner = u.T @ after @ v.T
+    def test_singular_vectors_stay_and_singular_values_come_near_1(self, product):
+        for seed, shape in enumerate(((8, 20), (7, 7), (1, 5))):
+            given = matrices(*shape, seed=seed)
+            u, _, v = torch.linalg.svd(given.double(), full_matrices=False)
+            inner = u.T @ orthogonal(given, product).double() @ v.T
             values = inner.diagonal()
             assert values.min() > 0.6
             assert values.max() < 1.3
             assert (inner - values.diag()).abs().max() < 1e-4
 
-    def test_the_size_of_what_is_given_does_not_matter(self):
-        given = matrices(2, 5, 5)
-        assert torch.allclose(orthogonal(given), orthogonal(1e4 * given), atol=1e-4)
+    def test_the_size_of_what_is_given_does_not_matter(self, product):
+        given = matrices(5, 5)
+        assert torch.allclose(orthogonal(given, product), orthogonal(1e4 * given, product), atol=1e-4)
 
-    def test_nothing_stays_nothing(self):
-        assert (orthogonal(torch.zeros(1, 4, 6)) == 0).all()
+    def test_nothing_stays_nothing(self, product):
+        assert (orthogonal(torch.zeros(4, 6), product) == 0).all()
+
+    def test_a_product_is_with_the_transposed(self, product):
+        x, y = matrices(3, 4), matrices(5, 4, seed=1)
+        if product is not None:
+            assert torch.allclose(product(x, y), x @ y.T, atol=1e-5)
+            assert torch.allclose(product(x, matrices(4, 5).T), x @ matrices(4, 5), atol=1e-5)
 
 
 class TestSteps:
@@ -44,13 +55,13 @@ class TestSteps:
             weight.grad = gradient.clone()
             Muon([weight], momentum=0.95, weight_decay=0.1).step(0.01)
             wide = gradient if shape[0] < shape[1] else gradient.T
-            step = orthogonal(wide[None])[0]
+            step = orthogonal(wide)
             step = step if shape[0] < shape[1] else step.T
             want = before * (1 - 0.01 * 0.1) - 0.01 * 0.2 * math.sqrt(9) * step
             assert torch.allclose(weight, want, atol=1e-5)
             assert weight.grad is None
 
-    def test_matrices_of_one_shape_are_worked_on_together_and_apart(self):
+    def test_matrices_do_not_mix(self):
         """Each as if it were alone, a tall one beside a wide one too."""
         shapes = [(3, 7), (7, 3), (3, 7), (5, 5)]
         together = [torch.nn.Parameter(matrices(*shape, seed=i)) for i, shape in enumerate(shapes)]
