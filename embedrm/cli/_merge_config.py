@@ -70,7 +70,7 @@ def read_config(path: str) -> MergeConfig:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
         raise DataError(f"the merge configuration cannot be read ({reason}); check the path.", file) from None
-    data, lines = read_yaml(text, file)
+    data, lines = read_yaml(text, file, "a merge is a mapping with 'models:' and 'merge_method:'")
     reader = _Reader(lines)
     try:
         return reader.read(data)

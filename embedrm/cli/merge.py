@@ -161,6 +161,8 @@ def merge(
             f"{paths[saved.index(True)]} is a fitted model and {paths[saved.index(False)]} an encoder; merge one kind"
         )
     _check_method(request)
+    if output is not None:
+        _check_place(output)
     run = Heads(request) if all(saved) else Encoders(request)
     report = run.report()
     if dry_run:
@@ -169,7 +171,6 @@ def merge(
             raise typer.Exit(FOUND)
         return
     place = Path(str(output)).expanduser()
-    common.check_writable(str(output))
     report.require("merge")
     console.note(_report_text(report))
     facts = run.save(place)
@@ -214,18 +215,47 @@ def _weights(given: list[float] | None, n: int) -> list[float] | None:
     if len(given) == n:
         return given
     if len(given) == n - 1:
-        return [1.0 - sum(given), *given]
+        first = 1.0 - sum(given)
+        # a sum of tenths may be a rounding above one
+        if min(given) < 0 or first < -1e-12:
+            raise InvalidInputError(
+                f"--weight {' --weight '.join(format(weight, 'g') for weight in given)} leaves the first model "
+                f"{first:g}, and with its weight left out all are to be between 0 and 1; to go beyond the models, give "
+                f"--weight {n} times"
+            )
+        return [max(first, 0.0), *given]
+    fewer = "once" if n == 2 else f"{n - 1} times"
     raise InvalidInputError(
-        f"--weight is given {len(given)} times for {n} models; give it {n} times, or {n - 1} times (the first then has 1 "
-        "minus their sum)"
+        f"--weight is given {len(given)} times for {n} models; give it {n} times, or {fewer} (the first then has 1 minus "
+        "the others)"
+        if n > 1
+        else f"--weight is given {len(given)} times for one model; give it once, or name the other models"
     )
+
+
+def _check_place(output: str) -> None:
+    """Refuse a place that is taken, or where nothing can be written, before models are read."""
+    place = Path(output).expanduser()
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise InvalidInputError(
+            f"{place} is already there, and a merged model is never written over; give another --output, or remove it"
+        )
+    common.check_writable(str(place))
 
 
 def _check_method(request: Request) -> None:
     from embedrm.merging.methods import make_method
+    from embedrm.merging.methods.base import check_weights
 
     kind = make_method(request.method)
-    kind.check_options(request.options)
+    options = kind.check_options(request.options)
+    n = len(request.paths)
+    if request.weights is not None or options.get("t") is None:
+        weights = check_weights(request.weights, n, "merge")
+        if kind.uniform and len(set(weights.tolist())) > 1:
+            raise InvalidInputError(
+                f"--method {request.method} gives every model the same weight; leave --weight out, or take --method linear"
+            )
     if kind.moments != bool(request.moments):
         raise InvalidInputError(
             f"--method {request.method} needs --moments FILE for each model, which "
@@ -265,6 +295,10 @@ def _report_text(report: CompatibilityReport) -> str:
             rows.append([own["name"], own["kind"], f"{size:,}", own["digest"][:12], own["task"]])
     lines = [common.table(["model", "kind", "parameters", "digest", "trained on"], rows), ""]
     lines += [f"{'refused' if d.fatal else 'differs'}   {d}" for d in report.differences]
+    for digest in dict.fromkeys(own["digest"] for own in report.facts):
+        alike = [own["name"] for own in report.facts if own["digest"] == digest]
+        if len(alike) > 1:
+            lines.append(f"same      {', '.join(alike)} are one model: their digests are equal")
     lines.append("they can be merged" if report.compatible else "they cannot be merged")
     return "\n".join(lines)
 

@@ -17,6 +17,7 @@ from embedrm.errors import DataError, InvalidInputError
 
 Place = tuple[str, ...]
 
+_EXPERIMENT = "an experiment is a mapping of sections such as 'data:' and 'head:'"
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)\.?)([eE][-+]?[0-9]+)?")
 _WORDS: dict[str, Any] = {
@@ -85,8 +86,10 @@ def read_file(path: str | Path) -> tuple[dict[str, Any], dict[Place, int]]:
     return read_yaml(text, file)
 
 
-def read_yaml(text: str, path: str | Path | None = None) -> tuple[dict[str, Any], dict[Place, int]]:
-    """Read YAML text; see :func:`read_file`."""
+def read_yaml(
+    text: str, path: str | Path | None = None, what: str = _EXPERIMENT
+) -> tuple[dict[str, Any], dict[Place, int]]:
+    """Read YAML text; see :func:`read_file`. ``what`` says in an error what the mapping that is read should be."""
     import yaml
 
     lines: dict[Place, int] = {}
@@ -99,7 +102,7 @@ def read_yaml(text: str, path: str | Path | None = None) -> tuple[dict[str, Any]
         raise DataError(f"this is not YAML: {problem}.", path, None if mark is None else mark.line + 1) from None
     except RecursionError:
         raise DataError("the YAML is nested too deeply.", path) from None
-    return _mapping(value, path), lines
+    return _mapping(value, path, what), lines
 
 
 def scalar(text: str) -> Any:
@@ -191,10 +194,10 @@ def _toml_names(text: str) -> Place:
     return tuple(part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", text))
 
 
-def _mapping(value: Any, path: str | Path | None) -> dict[str, Any]:
+def _mapping(value: Any, path: str | Path | None, what: str = _EXPERIMENT) -> dict[str, Any]:
     if not isinstance(value, dict):
         came = "nothing" if value is None else f"a {type(value).__name__}"
-        raise DataError(f"an experiment is a mapping of sections such as 'data:' and 'head:', and {came} came.", path)
+        raise DataError(f"{what}, and {came} came.", path)
     return value
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embedrm.errors import InvalidInputError
 from embedrm.evaluation import comparison_facts
 from embedrm.merging.sweep import TIE_RULE
-from embedrm.numerics.bootstrap import CONFIDENCE, N_RESAMPLES, Clustered, percentile_interval
+from embedrm.numerics.bootstrap import N_RESAMPLES, Clustered, percentile_interval
 from embedrm.numerics.ties import pair_credit
 from embedrm.preferences import EmbeddedPreferences
 
@@ -28,6 +28,49 @@ def choose(values: Array) -> NDArray[np.intp]:
     best = values.max(axis=-1, keepdims=True)
     found: NDArray[np.intp] = np.argmax(values >= best - _EQUAL, axis=-1)
     return found
+
+
+def chosen_facts(
+    lambdas: Sequence[float], credit: Array, validation: EmbeddedPreferences, n_resamples: int
+) -> tuple[Array, Array, dict[str, Any]]:
+    """Choose the lambda of the highest accuracy on validation pairs, each of which counts once.
+
+    Parameters
+    ----------
+    lambdas : sequence of float
+        Increasing.
+    credit : ndarray of shape (n_lambdas, n_pairs)
+        Of every pair at every lambda.
+    validation : EmbeddedPreferences
+        These pairs, without ties; resampled by prompt group.
+    n_resamples : int
+
+    Returns
+    -------
+    curve : ndarray of shape (n_lambdas,)
+        Accuracy.
+    draws : ndarray of shape (n_resamples, n_lambdas)
+    chosen : dict
+        ``lambda``, ``index``, ``low``, ``high`` (between which resampled pairs would choose), ``n_tied``, ``tie_rule``,
+        ``n_pairs``, ``n_groups``.
+    """
+    grid = np.asarray(lambdas, dtype=np.float64)
+    # one stratum, whatever the domains
+    table = Clustered.from_rows(credit.T, validation.groups, np.zeros(len(validation)))
+    curve, draws = table.means()[0, 0], table.resample(n_resamples)[:, 0]
+    index = int(choose(curve))
+    low, high = percentile_interval(grid[choose(draws)])
+    chosen = {
+        "lambda": float(grid[index]),
+        "index": index,
+        "low": float(low),
+        "high": float(high),
+        "n_tied": int((curve >= curve.max() - _EQUAL).sum()),
+        "tie_rule": TIE_RULE,
+        "n_pairs": len(validation),
+        "n_groups": table.n_clusters,
+    }
+    return curve, draws, chosen
 
 
 def sweep_facts(
@@ -73,15 +116,8 @@ def sweep_facts(
             "whose validation split has that domain."
         )
     part = validation[own]
-    table = Clustered.from_rows(pair_credit(validation_margins[:, own]).T, part.groups, np.zeros(len(part)))
-    curve = table.means()[0, 0]
-    draws = table.resample(n_resamples)[:, 0]
-    index = int(choose(curve))
-    low, high = np.percentile(grid[choose(draws)], _ends())
-    chosen = {
-        "lambda": float(grid[index]), "index": index, "low": float(low), "high": float(high), "n_tied":
-        int((curve >= curve.max() - _EQUAL).sum()), "tie_rule": TIE_RULE,
-    }  # fmt: skip
+    curve, draws, chosen = chosen_facts(grid, pair_credit(validation_margins[:, own]), part, n_resamples)
+    index = chosen["index"]
     labelled = ~test.ties
     test, test_margins = test[labelled], test_margins[:, labelled]
     target = np.isin(test.domain.astype(str), list(domains))
@@ -90,7 +126,11 @@ def sweep_facts(
     return {
         "lambdas": grid.tolist(),
         "domains": list(domains),
-        "validation": {"accuracy": _cells(curve, draws), "n_pairs": len(part), "n_groups": table.n_clusters},
+        "validation": {
+            "accuracy": _cells(curve, draws),
+            "n_pairs": chosen.pop("n_pairs"),
+            "n_groups": chosen.pop("n_groups"),
+        },
         "chosen": chosen,
         "test": _curves(credit, test, parts, n_resamples),
         "change": _curves(credit - credit[0], test, parts, n_resamples),
@@ -133,8 +173,3 @@ def _curves(values: Array, test: EmbeddedPreferences, parts: dict[str, Any], n_r
 def _cells(point: Array, draws: Array) -> Cells:
     low, high = percentile_interval(draws)
     return [{"value": float(v), "low": float(a), "high": float(b)} for v, a, b in zip(point, low, high)]
-
-
-def _ends() -> list[float]:
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    return [tail, 100.0 - tail]

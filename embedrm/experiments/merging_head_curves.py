@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.merging.sweep import TIE_RULE, choose_lambda
+from embedrm.experiments.merging_curves import QUANTILES, chosen_facts
 from embedrm.numerics.bootstrap import N_RESAMPLES, Clustered, percentile_interval, two_sided_p
 from embedrm.numerics.ties import pair_credit
 from embedrm.preferences import EmbeddedPreferences
@@ -17,7 +17,6 @@ Array = NDArray[np.float64]
 Names = NDArray[np.str_]
 Curves = Mapping[str, Array]
 """Margins over lambda, (n_lambdas, n_pairs), by part of the data."""
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def lambda_facts(
@@ -35,7 +34,7 @@ def lambda_facts(
     Parameters
     ----------
     lambdas : sequence of float
-        The first is 0, the general model.
+        Increasing; the first is 0, the general model.
     margins : mapping of {"validation", "test"} to ndarray of shape (n_seeds, n_lambdas, n_pairs)
     validation, test : EmbeddedPreferences
         Give domains, prompt groups and ties; their vectors are not read.
@@ -58,11 +57,8 @@ def lambda_facts(
     own = (validation.domain == domain) & ~validation.ties
     part = validation[own]
     credit = pair_credit(margins["validation"][:, :, own]).mean(axis=0)
-    table = Clustered.from_rows(credit.T, part.groups, part.domain)
-    curve, draws = table.means()[0, 0], table.resample(n_resamples)[:, 0]
-    lam, _, n_tied = choose_lambda(lambdas, curve)
-    index = list(lambdas).index(lam)
-    low, high = percentile_interval(np.array([choose_lambda(lambdas, drawn)[0] for drawn in draws]))
+    curve, _, chosen = chosen_facts(lambdas, credit, part, n_resamples)
+    index = chosen["index"]
     labelled = ~test.ties
     kept, found = test[labelled], margins["test"][:, :, labelled]
     by_seed = pair_credit(found)
@@ -70,16 +66,7 @@ def lambda_facts(
     target, rest = kept.domain == domain, np.isin(kept.domain, list(others))
     seeds = (by_seed[:, index][:, target] - by_seed[:, 0][:, target]).mean(axis=1)
     return {
-        "chosen": {
-            "lambda": lam,
-            "index": index,
-            "low": float(low),
-            "high": float(high),
-            "n_tied": n_tied,
-            "tie_rule": TIE_RULE,
-            "n_pairs": len(part),
-            "n_groups": table.n_clusters,
-        },
+        "chosen": chosen,
         "validation": curve.tolist(),
         **_curves(credit, kept, {"target": target, "others": rest}, n_resamples),
         "domains": {name: credit[:, kept.domain == name].mean(axis=1).tolist() for name in kept.domains},

@@ -109,7 +109,8 @@ class _Comparison:
         keys = sorted(k for k in {*settings[0], *settings[1]} if settings[0].get(k) != settings[1].get(k))
         if keys:
             said = [", ".join(f"{k} {s.get(k)}" for k in keys[:_SHOWN]) for s in settings]
-            self.tell("configuration", b, said[0], said[1], True, "the same numbers would mean other functions")
+            do = "the same numbers would mean other functions; merge encoders of one architecture and size"
+            self.tell("configuration", b, said[0], said[1], True, do)
         # of what follows from another configuration, one example is enough
         self.tensors(b, 1 if keys else _SHOWN)
         self.tokens(b)
@@ -153,7 +154,11 @@ class _Comparison:
     def tokens(self, b: MergeInput) -> None:
         """Tokenizers: their settings, special tokens, and tokens."""
         a = self.first
-        if a.files.tokenizer_digest() == b.files.tokenizer_digest():
+        one_file = a.files.tokenizer_digest() == b.files.tokenizer_digest()
+        if not one_file or _table_rows(a) != _table_rows(b):
+            self.rows(a)
+            self.rows(b)
+        if one_file:
             self.basis(b)
             return
         mine, theirs = a.vocabulary, b.vocabulary
@@ -182,6 +187,16 @@ class _Comparison:
         said = [f"{len(v.ids):,} tokens" + (f", alone {_some(o)}" if o else "") for v, o in zip((mine, theirs), only)]
         self.tell("vocabulary", b, said[0], said[1] + (f", {moved:,} ids moved" if moved else ""), why is not None, do)
         self.basis(b)
+
+    def rows(self, one: MergeInput) -> None:
+        """Tokens that have no row in their own model's table."""
+        n_rows, highest = _table_rows(one), max(one.vocabulary.ids.values(), default=-1)
+        if n_rows is not None and highest >= n_rows:
+            do = "the model and its tokenizer do not belong together; save both again"
+            told = (f"ids up to {highest:,}", f"{n_rows:,} rows")
+            found = Difference("tokens without a row", f"tokenizer of {one.name}", "its token table", *told, True, do)
+            # the first model is met once for each of the others
+            self.found += [] if found in self.found else [found]
 
     def modules(self, b: MergeInput) -> None:
         """Pooling and what follows, limits, prompts."""
@@ -284,7 +299,7 @@ class _Comparison:
                 if n_bad:
                     bad[name] = f"{n_bad:,} of {array.size:,} numbers of {name}"
         if bad:
-            do = "that model is damaged, or its training diverged"
+            do = "that model is damaged, or its training diverged; save or train it again"
             said = ", ".join([*bad.values()][:_SHOWN])
             self.found.append(Difference("NaN or infinite weights", "wanted", one.name, "none", said, True, do))
 
@@ -305,6 +320,12 @@ def shared_rows(a: Vocabulary, b: Vocabulary) -> tuple[np.ndarray[Any, Any], np.
     pairs = [(i, b.ids[token]) for token, i in a.ids.items() if token in b.ids]
     found = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return found[:, 0], found[:, 1]
+
+
+def _table_rows(one: MergeInput) -> int | None:
+    entries = one.tensors.entries
+    table = one.kind.table(entries)
+    return None if table is None else entries[table][1][0]
 
 
 def _sides(names: list[str], first: bool, shown: int) -> tuple[str, str]:

@@ -85,6 +85,37 @@ def test_a_dry_run_writes_nothing_and_says_whether(cli, encoders) -> None:
     assert cli(f"merge {a} short --output merged --accept max-length").code == 0
 
 
+def test_what_a_user_got_wrong_is_told_before_models_are_read(cli, encoders, monkeypatch) -> None:
+    a, b, _ = encoders
+    monkeypatch.setattr("embedrm.merging.encoder_report.compare_encoders", lambda *_, **__: pytest.fail("compared"))
+    Path("taken").touch()
+    for words in ("-o taken", "-o taken/m", "-o m --weight nan", "-o m --weight 2", "-o m --method soup"):
+        outcome = cli(f"merge {a} {b} {words}")
+        assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), words
+
+
+def test_weights_beyond_the_models_are_given_for_each(cli, encoders) -> None:
+    a, b, _ = encoders
+    outcome = cli(f"merge {a} {b} --weight -0.5 --weight 1.5 --output m -q")
+    assert outcome.code == 0, outcome.err
+    np.testing.assert_allclose(table("m"), 1.5 * table(b) - 0.5 * table(a), atol=1e-6)
+
+
+def test_tenths_may_add_up_to_one(cli, encoders) -> None:
+    a, b, base = encoders
+    # in floating point these are more than one
+    outcome = cli(f"merge {base} {a} {b} --weight 0.7 --weight 0.3000000000000001 --output m -q")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(Path("m/merge.json").read_text())["weights"][0] == 0.0
+
+
+def test_one_model_named_twice_is_told(cli, encoders) -> None:
+    a, b, _ = encoders
+    told = cli(f"merge {a} {b} {a} --dry-run").out
+    assert "same      general (1), general (3) are one model" in told
+    assert "same" not in cli(f"merge {a} {b} --dry-run").out
+
+
 def test_heads_of_fit(cli, pairs_file: str) -> None:
     for name, changes in (("one", ""), ("two", "--set l2=0.1")):
         fitted = cli(f"fit {pairs_file} --encoder hashing:32 --scale none --output {name} {changes} -q")
@@ -123,6 +154,13 @@ def test_heads_of_fit(cli, pairs_file: str) -> None:
         ("--output m", "needs the models"),
         ("{a} {b} --config c.yaml --weight 0.3 --output m", "leave models, --weight out"),
         ("--config nowhere.yaml --output m", "cannot be read"),
+        ("--config blank.yaml --output m", "a merge is a mapping with 'models:' and 'merge_method:', and nothing came"),
+        ("{a} {b} --weight 2 --output m", "--weight 2 leaves the first model -1"),
+        ("{a} {b} --weight -0.5 --output m", "to go beyond the models, give --weight 2 times"),
+        ("{a} {b} --weight 0 --weight 0 --output m", "a weight that is not zero"),
+        ("{a} --weight 0.5 --weight 0.5 --output m", "2 times for one model"),
+        ("{a} {b} --weight 0.3 --method warm --output m", "--method warm gives every model the same weight"),
+        ("{a} {b} --dry-run --output {b}", "a merged model is never written over"),
         ("{a} {b} --weight nan --output m", "finite weights"),
         ("{a} {b} --base {base} --output m", "no use for --base"),
         ("{a} {b} --set density=0.5 --output m", "density"),
@@ -135,6 +173,7 @@ def test_heads_of_fit(cli, pairs_file: str) -> None:
 )
 def test_errors_are_one_line(cli, encoders, words: str, told: str) -> None:
     a, b, base = encoders
+    Path("blank.yaml").touch()
     outcome = cli("merge " + words.format(a=a, b=b, base=base) + " --quiet")
     assert outcome.code == 2
     assert told in outcome.err

@@ -21,6 +21,7 @@ from embedrm.experiments.merging_curves import choose, sweep_facts
 from embedrm.experiments.merging_encoders import EncoderMergeStudy
 from embedrm.experiments.merging_plan import EncoderMergePlan
 from embedrm.experiments.merging_static import SIF_A, make_static, token_weights
+from embedrm.numerics.ties import pair_credit
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tuning"))
@@ -241,6 +242,8 @@ def prefs_of(outcome: list[float], domain: str = "math") -> EmbeddedPreferences:
 def test_of_equal_lambdas_the_smallest_is_chosen():
     assert choose(np.array([0.5, 0.7, 0.7, 0.6])) == 1
     assert choose(np.array([0.7, 0.7 + 1e-15, 0.7])) == 0
+    # one pair of ten thousand is a difference
+    assert choose(np.array([0.7, 0.7001])) == 1
     np.testing.assert_array_equal(choose(np.array([[0.1, 0.2], [0.2, 0.1]])), [1, 0])
 
 
@@ -258,6 +261,19 @@ def test_lambda_is_chosen_on_labelled_validation_pairs_of_the_target_alone():
     assert facts["test"]["others"] is None
     assert facts["compared"]["others"] is None
     assert 0.0 <= facts["chosen"]["low"] <= 0.5 <= facts["chosen"]["high"] <= 1.0
+
+
+def test_other_domains_count_once_each_and_pairs_of_the_target_once_each():
+    domains = ["math", "gsm", "gsm", "gsm", "a", "b", "b", "b"]
+    n = len(domains)
+    prefs = EmbeddedPreferences.from_arrays(
+        np.zeros((2 * n, 1)), np.arange(2 * n).reshape(n, 2), prompt_of=np.arange(2 * n) // 2, domain=domains
+    )
+    margins = np.array([np.ones(n), [1, -1, -1, -1, -1, 1, 1, 1]])
+    facts = sweep_facts([0.0, 1.0], margins, prefs, margins, prefs, ["math", "gsm"], n_resamples=20)
+    assert facts["test"]["target"][1]["value"] == pytest.approx(1 / 4)
+    assert facts["test"]["others"][1]["value"] == pytest.approx(1 / 2)
+    assert facts["change"]["others"][1]["value"] == pytest.approx(-1 / 2)
 
 
 def test_other_labels_in_the_test_split_change_no_choice(plan, study, data, base):
@@ -415,6 +431,19 @@ def test_the_report_shows_all_and_facts_are_plain(study):
     assert len(models) == 4
     assert sum(study.together["weights"].values()) <= 1
     assert {row["method"] for row in study.methods} >= {"linear", "slerp", "ties", "dare_linear", "breadcrumbs"}
+
+
+def test_all_domains_at_once_share_one_merge(plan, study):
+    chosen, folders = study.lambdas(), [study.tuned[name].folder for name in study.sweeps]
+    shares = [lam / len(chosen) for lam in chosen.values()]
+    assert study.together["weights"] == dict(zip(chosen, shares))
+    weights = [1 - sum(shares), *shares]
+    encoder = MergedEncoder([str(study.general.folder), *map(str, folders)], weights, **study._limits())
+    if not any(shares):
+        encoder = study.general.joint_encoder()
+    expected = pair_credit(study.tuned_margins(encoder, plan.test))[~study.test.ties].mean()
+    row = next(row for row in study.together["rows"] if row["model"] == "all merged")
+    assert row["micro"]["value"] == pytest.approx(expected)
 
 
 def test_best_of_n_reads_all_graded_candidates(plan, study):

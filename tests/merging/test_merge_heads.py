@@ -163,6 +163,23 @@ class TestTrunks:
         assert again.init_ != general.init_
         assert again.train_losses_[0] < general.train_losses_[0]
 
+    def test_equal_scales_take_the_whole_last_layer(self, fork):
+        _, general, _ = fork
+        loud = self.copied(general)
+        loud.weights_[-1], loud.biases_[-1] = 4 * general.weights_[-1], 4 * (general.biases_[-1] + 1)
+        with pytest.raises(InvalidInputError, match=r"reward scale .*equalise=True"):
+            merge_heads([general, loud], calibration=PREFS)
+        even = merge_heads([general, loud], calibration=PREFS, equalise=True)
+        # four times the reward and 4, on a quarter of its scale: the reward and 1, half of which counts
+        np.testing.assert_allclose(even.predict(PREFS), general.predict(PREFS) + 0.5, atol=1e-5)
+
+    @staticmethod
+    def copied(head):
+        out = clone(head)
+        out.featurizer_, out.n_features_in_, out.init_ = head.featurizer_, head.n_features_in_, head.init_
+        out.weights_, out.biases_ = [w.copy() for w in head.weights_], [b.copy() for b in head.biases_]
+        return out
+
     def test_dogerm_keeps_the_reward_layer(self, fork):
         _, general, domain = fork
         merged = merge_heads([general, domain], [0.7, 0.3], layers="trunk")
@@ -302,6 +319,11 @@ class TestAlignment:
         np.testing.assert_allclose(merged.predict(PREFS), other.predict(PREFS), rtol=1e-4, atol=1e-5)
         with pytest.raises(InvalidInputError, match=r"initialisation .*fit_from.*align=True"):
             merge_heads([one, other])
+
+    def test_every_model_is_matched_to_the_first(self, fork):
+        _, general, _ = fork
+        merged = merge_heads([general, self.shuffled(general), self.shuffled(general, 1)], align=True)
+        np.testing.assert_array_equal(merged.predict(PREFS), general.predict(PREFS))
 
     @pytest.mark.parametrize("with_reward", [True, False])
     def test_no_layer_can_be_matched_better_given_the_others(self, with_reward):

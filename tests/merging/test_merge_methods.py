@@ -110,6 +110,9 @@ def test_dare_by_hand():
     l1 = dare_linear([x], [1], density=0.25, rescale_norm="l1", keys=["one"])
     np.testing.assert_allclose(l1, raw * x.sum() / raw.sum())
     assert np.abs(l1).sum() == pytest.approx(x.sum())
+    np.testing.assert_array_equal(
+        dare_linear([x], [1], density=0.25, rescale=False, rescale_norm="l1", keys=["one"]), raw
+    )
     assert not np.array_equal(kept, dare_linear([x], [1], density=0.25, keys=["two"]) != 0)
     assert not np.array_equal(kept, dare_linear([x], [1], density=0.25, keys=["one"], random_state=1) != 0)
     # signs are elected among what is left
@@ -141,13 +144,19 @@ def test_breadcrumbs_by_hand():
     np.testing.assert_allclose(breadcrumbs([x, x], [1, 3], density=1.0, gamma=0.0, normalize=True), x)
 
 
+def fisher_by_hand(a, b, moments, floor):
+    f, g = ([max(value, floor) for value in m] for m in moments)
+    return [(p * x + q * y) / (p + q) for p, q, x, y in zip(f, g, a, b)]
+
+
 def test_fisher_by_hand():
     moments = [np.array([1.0, 0, 3]), np.array([3.0, 0, 1])]
     expected = [(1 + 9) / 4, 0, (-9 + 5) / 4]
     np.testing.assert_allclose(fisher([A, B], moments=moments, floor=1e-9), expected)
     weighted = fisher([A, B], [3, 1], moments=moments, floor=1e-9)
     np.testing.assert_allclose(weighted, [(3 + 9) / 6, 1, (-27 + 5) / 10])
-    # equal information: the weighted mean
+    # the floor is the least, not an addition; the second entry, of which no data say anything, is the mean
+    np.testing.assert_allclose(fisher([A, B], moments=moments, floor=2.0), fisher_by_hand(A, B, moments, 2.0))
     np.testing.assert_allclose(fisher([A, B], [1, 3], moments=[np.ones(3)] * 2), linear([A, B], [1, 3]))
 
 

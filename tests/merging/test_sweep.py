@@ -186,6 +186,14 @@ def test_refusals(options, message):
         sweep_heads(general, domain, VALIDATION, **options)
 
 
+def test_a_scale_that_must_be_measured_first_is_measured():
+    general, domain = linear_pair(featurizer=RAW)
+    domain.coef_ = 5 * domain.coef_
+    options = {"calibration": TRAIN, "equalise": True}
+    facts = sweep_heads(general, domain, VALIDATION, lambdas=(0.0, 0.5, 1.0), **options)
+    check_against_merged(facts, general, domain, VALIDATION, "validation", **options)
+
+
 def test_models_that_do_not_fit_together_are_refused():
     with pytest.raises(InvalidInputError, match=r"sweep_heads refuses .* standardiser"):
         sweep_heads(*linear_pair(), VALIDATION)

@@ -159,8 +159,22 @@ def test_a_token_without_a_row_is_refused(two, tmp_path) -> None:
     (b / "tokenizer_config.json").write_text(
         (b / "tokenizer_config.json").read_text().replace('"model_max', '"x": 1, "model_max')
     )
-    with pytest.raises(InvalidInputError, match="do not belong together"):
+    for models in ((a, b), (b, a), (a, b, b)):
+        report = compare_encoders(models)
+        assert {(d.what, d.in_b) for d in report.fatal} == {("tokens without a row", f"{len(tokens_of(b)) - 1} rows")}
+    with pytest.raises(
+        InvalidInputError, match=rf"tokenizer of b: ids up to {len(tokens_of(b)) - 1};.* belong together"
+    ):
         merge_encoders([a, b], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_new_tokens_come_after_the_highest_id_also_where_ids_have_gaps() -> None:
+    one, two = (
+        Vocabulary.of({"model": {"type": "WordLevel", "vocab": vocab}, "added_tokens": []})
+        for vocab in ({"[UNK]": 0, "cat": 1, "dog": 7}, {"[UNK]": 0, "prime": 1, "cat": 2, "lemma": 3})
+    )
+    assert one.appended([two]).ids == {"[UNK]": 0, "cat": 1, "dog": 7, "prime": 8, "lemma": 9}
 
 
 def test_older_and_newer_files_of_one_model_are_compatible(two, tmp_path) -> None:

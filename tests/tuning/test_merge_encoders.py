@@ -312,6 +312,8 @@ def test_nothing_is_written_over(general, domain, tmp_path) -> None:
 
 def test_the_record_names_inputs_and_method(general, domain, tmp_path) -> None:
     merge_encoders([general, domain], tmp_path / "m", [0.75, 0.25])
+    # as readable as a folder that was made in the ordinary way, not a temporary folder's secret
+    assert (tmp_path / "m").stat().st_mode & 0o777 == 0o755
     record = json.loads((tmp_path / "m" / "merge.json").read_text())
     assert record["method"] == "linear"
     assert record["weights"] == [0.75, 0.25]
@@ -548,6 +550,7 @@ def test_the_fingerprint_follows_all_that_changes_a_vector(general, domain, base
         MergedEncoder(pair, [0.5, 0.5], **ties, options={"density": 0.5}),
         MergedEncoder(pair, [0.5, 0.5], max_length=16),
         MergedEncoder([str(general)] * 2, [0.5, 0.5]),
+        MergedEncoder(pair, [0.5, 0.5], rotation="procrustes"),
     ]
     assert len({e.fingerprint_digest() for e in made}) == len(made)
     default = MergedEncoder(pair, [0.5, 0.5], **ties, options={"density": 0.2})

@@ -194,6 +194,19 @@ def test_tables_from_one_base_are_in_one_basis(two) -> None:
     assert compare_encoders(two).compatible
 
 
+@pytest.mark.parametrize(("share", "refused"), [(0.4, True), (0.6, False)])
+def test_bases_differ_where_less_than_half_agrees(tmp_path, share, refused) -> None:
+    table = table_of(WORDS)
+    # one orthogonal matrix of which the trace is a share of the width, in planes that all rows have alike
+    c = np.cos(np.arccos(share)) * np.eye(2)
+    s = np.sin(np.arccos(share)) * np.array([[0.0, -1], [1, 0]])
+    turn = np.block([[c + s, np.zeros((2, 2))], [np.zeros((2, 2)), c + s]])
+    a = make_static(tmp_path / "a", table)
+    b = make_static(tmp_path / "b", (table @ turn).astype(np.float32))
+    found = [d for d in compare_encoders([a, b]).differences if d.what.startswith("basis")]
+    assert [d.fatal for d in found] == ([True] if refused else [])
+
+
 def test_procrustes_finds_the_rotation_and_nothing_better_exists() -> None:
     rng = np.random.default_rng(5)
     a, turn = rng.normal(size=(40, 4)), rotation(6)
