@@ -167,13 +167,12 @@ def over_optimisation_facts(
     known = ~np.isnan(curves[levels[0]][models[0]][0][1])
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for level in levels:
-        for model in models:
-            stacked = np.stack([one for one, _ in curves[level][model]], axis=1)
-            rho = np.stack([one for _, one in curves[level][model]], axis=1)
-            found[level, model] = sample.row(stacked, rho, known, halves)
-    most = sample.mean(np.repeat((oracle[:, :, GOLD] - mean[:, None])[:, None], n_draws, axis=1))
+        for model, means in sample.rows(curves[level], halves).items():
+            found[level, model] = means
+    each = {RANDOM: mean[:, None], ORACLE: oracle[:, :, GOLD], "most": oracle[:, :, GOLD] - mean[:, None]}
+    bounds = sample.means({key: np.repeat(values[:, None], n_draws, axis=1) for key, values in each.items()})
+    at_random, most = bounds[RANDOM], bounds["most"]
     rows, differences = [], []
-    at_random = sample.mean(np.repeat(mean[:, None, None], n_draws, axis=1))
     for (level, model), one in found.items():
         gain = tuple(a - b for a, b in zip(one["gold"], at_random))
         cells = {key: sample.cells(one[key]) for key in ("gold", "reward", "quantile")}
@@ -221,7 +220,7 @@ def over_optimisation_facts(
         "n_resamples": n_resamples,
         "random_state": random_state,
         RANDOM: sample.cells(at_random)[0],
-        ORACLE: sample.cells(sample.mean(np.repeat(oracle[:, None, :, GOLD], n_draws, axis=1))),
+        ORACLE: sample.cells(bounds[ORACLE]),
         "rows": rows,
         "differences": differences,
         "changes": changes,
@@ -244,37 +243,47 @@ class _Sample:
         self._picked = picks / n_draws
         self.enough = len(np.unique(self.group)) >= MIN_GROUPS
 
-    def mean(self, values: Array, kept: NDArray[np.bool_] | None = None) -> Drawn:
-        """Mean over prompts and draws of (n_prompts, n_draws, n_columns), of some prompts where not all have a value."""
-        kept = np.ones(len(values), dtype=bool) if kept is None else kept
-        n_columns = values.shape[2]
-        if not kept.any():
-            return np.zeros(n_columns), np.zeros((self.n_resamples, n_columns))
-        # prompts without a value keep their place among the clusters, so that all statistics meet the same draws
-        flat = np.where(kept[:, None], values.reshape(len(values), -1), 0.0)
-        both = np.concatenate([flat, kept[:, None].astype(np.float64)], axis=1)
-        table = Clustered.from_rows(both, self.group, np.full(len(flat), "all"))
-        drawn = table.resample(self.n_resamples, self.random_state)[:, 0]
-        by_draw = drawn[:, :-1] / np.maximum(drawn[:, -1:], np.finfo(float).tiny)
-        shaped = by_draw.reshape(self.n_resamples, self.n_draws, n_columns)
-        return values[kept].mean(axis=(0, 1)), np.einsum("bd,bdc->bc", self._picked, shaped)
+    def means(self, blocks: Mapping[Any, Array]) -> dict[Any, Drawn]:
+        """Means over prompts and draws of blocks (n_prompts, n_draws, n_columns), all by the same bootstrap draws.
 
-    def row(self, curves: Array, rho: Array, known: NDArray[np.bool_], halves: NDArray[np.bool_]) -> dict[str, Drawn]:
-        """Means of one model at one level; ``curves`` (n_prompts, n_draws, len(ns), 3)."""
-        gold = curves[:, :, :, GOLD]
-        lost = np.empty(gold.shape[:2])
-        for half in (halves, ~halves):
-            # the peak of the other half; of all, where there is no other
-            other = ~half if (~half).any() else half
-            peak = int(gold[other].mean(axis=(0, 1)).argmax())
-            lost[half] = gold[half][:, :, peak] - gold[half][:, :, -1]
-        return {
-            "gold": self.mean(gold),
-            "reward": self.mean(curves[:, :, :, PROXY]),
-            "quantile": self.mean(curves[:, :, :, QUANTILE]),
-            "spearman": self.mean(rho[:, :, None], known),
-            "lost": self.mean(lost[:, :, None]),
-        }
+        NaN is no value, and a prompt has one in all draws or in none; its place among the clusters stays.
+        """
+        parts, ends = [], []
+        for values in blocks.values():
+            kept = ~np.isnan(values[:, :1, 0])
+            parts += [np.where(kept, values.reshape(len(values), -1), 0.0), kept.astype(np.float64)]
+            ends += [parts[-2].shape[1], 1]
+        table = Clustered.from_rows(np.concatenate(parts, axis=1), self.group, np.full(len(self.group), "all"))
+        drawn = np.split(table.resample(self.n_resamples, self.random_state)[:, 0], np.cumsum(ends)[:-1], axis=1)
+        out = {}
+        for i, (key, values) in enumerate(blocks.items()):
+            n_columns = values.shape[2]
+            kept = ~np.isnan(values[:, 0, 0])
+            by_draw = drawn[2 * i] / np.maximum(drawn[2 * i + 1], np.finfo(float).tiny)
+            shaped = by_draw.reshape(self.n_resamples, self.n_draws, n_columns)
+            point = values[kept].mean(axis=(0, 1)) if kept.any() else np.zeros(n_columns)
+            out[key] = point, np.einsum("bd,bdc->bc", self._picked, shaped)
+        return out
+
+    def rows(
+        self, curves: Mapping[str, Sequence[tuple[Array, Array]]], halves: NDArray[np.bool_]
+    ) -> dict[str, dict[str, Drawn]]:
+        """Means of the models of one level; ``halves`` (n_prompts,) says which half each prompt is in."""
+        blocks: dict[tuple[str, str], Array] = {}
+        for model, draws in curves.items():
+            stacked = np.stack([one for one, _ in draws], axis=1)
+            gold = stacked[:, :, :, GOLD]
+            lost = np.empty((*gold.shape[:2], 1))
+            for half in (halves, ~halves):
+                # the peak of the other half; of all, where there is no other
+                other = ~half if (~half).any() else half
+                peak = int(gold[other].mean(axis=(0, 1)).argmax())
+                lost[half, :, 0] = gold[half][:, :, peak] - gold[half][:, :, -1]
+            blocks |= {(model, "gold"): gold, (model, "lost"): lost}
+            blocks |= {(model, "reward"): stacked[:, :, :, PROXY], (model, "quantile"): stacked[:, :, :, QUANTILE]}
+            blocks[model, "spearman"] = np.stack([rho for _, rho in draws], axis=1)[:, :, None]
+        found = self.means(blocks)
+        return {model: {what: found[model, what] for m, what in blocks if m == model} for model in curves}
 
     def cells(self, drawn: Drawn, tested: bool = False) -> list[dict[str, Any]]:
         point, draws = drawn
