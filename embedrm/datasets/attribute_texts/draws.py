@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
 _SENTENCE = re.compile(r"(^|[.?!] +)([a-z])")
@@ -27,7 +27,7 @@ class Draw:
     """
 
     def __init__(self, seed: str) -> None:
-        self._random = random.Random(seed)
+        self._random = Random(seed)
         self._used: set[str] = set()
 
     def new_text(self) -> None:
