@@ -22,7 +22,7 @@ from embedrm import (
     label_actively,
     select_pairs,
 )
-from embedrm.active import STRATEGIES, make_strategy, unlabelled
+from embedrm.active import STRATEGIES, Strategy, make_strategy, unlabelled
 from embedrm.active._last_layer import last_layer
 from embedrm.errors import InvalidInputError
 from embedrm.heads.laplace import LaplaceHead
@@ -201,8 +201,12 @@ class TestStrategies:
             pool = world()
             pool.responses.views["response:final"] *= unit
             model = LinearHead(Featurizer(scale="none"), l2=0.01 * unit**2).fit(pool[:60])
-            made.append(select_pairs(pool[60:], 20, model=model, labelled=pool[:60]))
+            strong = {"name": "d-optimal", "ridge": 1.0, "past": False}
+            made.append(
+                [select_pairs(pool[60:], 20, s, model=model, labelled=pool[:60]) for s in ("d-optimal", strong)]
+            )
         assert np.array_equal(*made)
+        assert not np.array_equal(*made[0])
 
     def test_d_optimal_looks_at_so_many(self):
         model, labelled, left = self.fitted(world())
@@ -274,6 +278,23 @@ class TestRounds:
         assert np.array_equal(run.model.coef_, LaplaceHead(l2=0.01).fit(pool[run.picked]).coef_)
         assert run.facts["strategy"] == name
         assert run.facts["budget"] == 50
+
+    def test_a_strategy_is_shown_no_label_of_a_candidate(self):
+        shown = []
+
+        class Peeking(Strategy):
+            def choose(self, candidates, n, model, labelled, rng):
+                shown.append((candidates, labelled))
+                return np.arange(n)
+
+        pool = world()
+        run = label_actively(LinearHead(l2=0.01), pool, Peeking(), budget=30, rounds=3)
+        assert len(shown) == 2
+        for (candidates, labelled), n in zip(shown, (10, 20)):
+            assert (candidates.pairs[:, 0] < candidates.pairs[:, 1]).all()
+            assert np.isnan(candidates.responses.gold).all()
+            assert len(candidates) == len(pool) - n
+            assert np.array_equal(labelled.pairs, pool[run.picked[:n]].pairs)
 
     def test_the_first_round_is_the_same_for_every_strategy_and_all_are_reproducible(self):
         pool = world()

@@ -39,6 +39,7 @@ REFUSING = {
     "ensemble of routed": EnsembleRewardModel(ROUTED, n_members=2),
     "ensemble of mixtures": EnsembleRewardModel(MIXTURE, n_members=2),
     "calibrated mixture": CalibratedRewardModel(MIXTURE, cv=2),
+    "ensemble of calibrated mixtures": EnsembleRewardModel(CalibratedRewardModel(MIXTURE, cv=2), n_members=2),
     "calibrated ensemble of routed": CalibratedRewardModel(EnsembleRewardModel(ROUTED, n_members=2), cv=2),
     "merged": MergedRewardModel([("one", LinearHead(l2=0.1)), ("two", ROUTED)]),
     "calibrated routed with mixtures inside": RoutedRewardModel(MIXTURE, cv=2),

@@ -135,6 +135,10 @@ def test_prompts_take_turns():
         counts = np.bincount(r.prompt_of[draw_pairs(r, "same-prompt", n).pairs[:, 0]], minlength=50)
         assert (counts.min(), counts.max()) == (least, most)
     assert len(draw_pairs(r, "same-prompt")) == 50
+    # in an order that is drawn anew for each round
+    order = r.prompt_of[draw_pairs(r, "same-prompt", 100).pairs[:, 0]]
+    assert sorted(order[:50]) == sorted(order[50:]) == list(range(50))
+    assert len({tuple(order[:50]), tuple(order[50:]), tuple(range(50))}) == 3
 
 
 def test_pairs_within_a_prompt_are_drawn_alike():
