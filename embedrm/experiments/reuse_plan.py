@@ -90,7 +90,7 @@ class ReusePreset:
     ns : tuple of int
     """
 
-    dim: int = 256
+    dim: int = 128
     n_train: int = 4000
     k_train: int = 10
     n_test: int = 100
