@@ -31,7 +31,7 @@ def choose(values: Array) -> NDArray[np.intp]:
 
 
 def chosen_facts(
-    lambdas: Sequence[float], credit: Array, validation: EmbeddedPreferences, n_resamples: int
+    lambdas: Sequence[float] | Array, credit: Array, validation: EmbeddedPreferences, n_resamples: int
 ) -> tuple[Array, Array, dict[str, Any]]:
     """Choose the lambda of the highest accuracy on validation pairs, each of which counts once.
 
