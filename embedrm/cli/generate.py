@@ -71,7 +71,7 @@ def generate(
     top_p: Annotated[
         float | None,
         typer.Option(
-            help="Only the most probable tokens that hold this probability.",
+            help="Only the most probable tokens that hold this probability; with --top-k, of those k.",
             show_default=False,
             rich_help_panel=_DRAW_PANEL,
         ),
@@ -183,7 +183,7 @@ def _text(prompts: list[str], texts: dict[float, list[list[Generation]]]) -> str
     lines: list[str] = []
     for i, prompt in enumerate(prompts):
         for beta, found in texts.items():
-            lines += ["", f"{prompt}  (beta {beta:g})"]
+            lines += ["", f"{prompt or '(no prompt)'}  (beta {beta:g})"]
             for number, one in enumerate(found[i], 1):
                 # further lines of a text stand under its first
                 body = (prompt + one.text).strip().replace("\n", "\n    ")

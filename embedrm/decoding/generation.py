@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedrm.encoders.base import check_texts
 from embedrm.errors import InvalidInputError
 from embedrm.progress import Progress, silent
 
@@ -68,7 +69,7 @@ def generate(
     greedy : bool
         The most probable token at each step instead of a draw.
     temperature : float
-        Of the logits, guided or not.
+        Of the logits, guided or not. A processor's top-p set is of the logits before it, an unguided text's of those after.
     seed : int
         Of the draws. The generator that all of torch shares is put back at the end.
     batch_size : int
@@ -83,16 +84,19 @@ def generate(
     Raises
     ------
     InvalidInputError
-        For options out of range or that contradict each other, and for a prompt that leaves no room for new tokens.
+        For prompts that are not text, options out of range or that contradict each other, and a prompt that leaves no room
+        for new tokens.
     """
     from embedrm.decoding.candidates import CandidateFilter
 
     if isinstance(prompts, str):
         raise InvalidInputError("generate expects a sequence of prompts, got one string; put it in a list: [prompt]")
-    for name, value in {"n": n, "max_new_tokens": max_new_tokens, "batch_size": batch_size}.items():
-        if value < 1:
-            raise InvalidInputError(f"generate expects {name} of at least 1, got {value}")
-    if not (np.isfinite(temperature) and temperature > 0):
+    prompts = check_texts(prompts)
+    wholes = {"n": (n, 1), "max_new_tokens": (max_new_tokens, 1), "batch_size": (batch_size, 1), "seed": (seed, 0)}
+    for name, (value, least) in wholes.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise InvalidInputError(f"generate expects {name} of at least {least}, a whole number; got {value!r}")
+    if not (isinstance(temperature, (int, float, np.number)) and np.isfinite(temperature) and temperature > 0):
         raise InvalidInputError(
             f"generate expects a positive temperature, got {temperature!r}; greedy=True draws nothing"
         )

@@ -285,6 +285,25 @@ def scale(processor, factor):
     processor._scorer = lambda *args: 0.5 + factor * (scorer(*args) - 0.5)
 
 
+class TestCandidates:
+    @pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 6, 9])
+    def test_ties_and_forbidden_tokens_are_those_of_transformers(self, k):
+        from transformers import TopKLogitsWarper
+
+        from embedrm.decoding.candidates import CandidateFilter
+
+        low = -np.inf
+        scores = torch.tensor(
+            [[3.0, 1.0, 1.0, 2.0, low, 0.5], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0], [low, low, 4.0, low, 2.0, 1.0]]
+        )
+        for given in (scores, scores[:1], scores[1:2], scores[2:]):
+            found = CandidateFilter(top_k=k).select(given)
+            made = torch.full_like(given, low).scatter_(
+                1, found.ids, found.scores if found.valid is None else found.scores.masked_fill(~found.valid, low)
+            )
+            assert torch.equal(made, TopKLogitsWarper(k)(None, given))
+
+
 class TestRefusals:
     def test_increments_are_not_clamped(self):
         lm = tiny_lm()
@@ -312,6 +331,15 @@ class TestRefusals:
     def test_sequences_without_bos(self, method):
         lm = tiny_lm()
         processor, _ = made(method, lm, top_k=5)
+        inputs = batch(lm, PROMPTS)
+        inputs["input_ids"][inputs["input_ids"] == BOS] = 9
+        with pytest.raises(InvalidInputError, match=r"begin with the token 0 \(BOS\)"):
+            lm.model.generate(**inputs, max_new_tokens=2, logits_processor=[processor], pad_token_id=EOS)
+
+    def test_a_second_generation_without_bos(self):
+        lm = tiny_lm()
+        processor, _ = made("arm", lm, top_k=5)
+        decode(lm, PROMPTS, processor, steps=3)
         inputs = batch(lm, PROMPTS)
         inputs["input_ids"][inputs["input_ids"] == BOS] = 9
         with pytest.raises(InvalidInputError, match=r"begin with the token 0 \(BOS\)"):

@@ -75,9 +75,13 @@ def test_a_text_that_ends_is_told_apart():
     "options, message",
     [
         ({"n": 0}, "n of at least 1"),
+        ({"n": 1.5}, "n of at least 1, a whole number; got 1.5"),
+        ({"batch_size": True}, "batch_size of at least 1, a whole number"),
+        ({"seed": -1}, "seed of at least 0"),
         ({"max_new_tokens": 0}, "max_new_tokens of at least 1"),
         ({"max_new_tokens": 60}, "has 66 tokens, and the language model reads 64"),
         ({"temperature": 0.0}, "positive temperature"),
+        ({"temperature": "hot"}, "positive temperature, got 'hot'"),
         ({"greedy": True, "top_k": 4}, "greedy decoding has no top_k"),
         ({"top_p": 1.5}, r"top_p expects a number in \(0, 1\]"),
     ],
@@ -96,6 +100,8 @@ def test_contradictions():
         generate(tiny_lm(seed=5), PROMPTS, processor=processor)
     with pytest.raises(InvalidInputError, match="put it in a list"):
         generate(lm, "w3")
+    with pytest.raises(InvalidInputError, match="text 1 is int"):
+        generate(lm, ["w3", 4])
 
 
 def test_no_prompts():
