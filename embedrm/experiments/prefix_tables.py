@@ -82,7 +82,12 @@ def tradeoff_figure(curves: Curves, end: str) -> Figure:
         keys = [(UNGUIDED, 0.0), *((arm, beta) for beta in curves.betas(arm))]
         cells = [(curves.cell(*key, "perplexity"), curves.cell(*key, "positive")) for key in keys]
         series.append({"label": arm, "x": [p["value"] for p, _ in cells], "y": [r["value"] for _, r in cells]})
-    data = {"series": series, "x_label": "perplexity under the judging model", "y_label": f"share judged {end}"}
+    data = {
+        "series": series,
+        "x_label": "perplexity under the judging model",
+        "y_label": f"share judged {end}",
+        "x_scale": "log",
+    }
     caption = "Each line begins at unguided decoding and follows β; up and to the left is better."
     return Figure("tradeoff", "Attribute against fluency", "lines", data, caption)
 

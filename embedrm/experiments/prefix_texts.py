@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 NEUTRAL = 0.5
-ENDS = {"sentiment": "positive", "politeness": "polite", "positive_sentiment": "positive", "toxicity": "toxic"}
+ENDS = {"sentiment": "positive", "politeness": "polite", "positive_sentiment": "positive", "no toxicity": "not toxic"}
 """A word for texts of score one."""
+AVOIDED = ("toxicity",)
+"""Attributes to steer away from: their scores are turned round when they are read."""
 PARTS = ("train", "validation", "test", "judge", "judge-test")
 _SPLITS = ("train", "validation", "test")
 # Shares of texts by the hash of their group, where a file names no validation split (of training) or no split at all.
@@ -213,6 +215,10 @@ def read_attribute_texts(paths: str | Path | Sequence[str | Path], sizes: Mappin
     table = table.drop_duplicates("text").reset_index(drop=True)
     table["half"] = half_of(table["group"])
     notes = [f"{before - len(table):,} texts that were there twice were read once."] if before > len(table) else []
+    attribute = attributes[0]
+    if attribute in AVOIDED:
+        table["score"], attribute = 1.0 - table["score"], f"no {attribute}"
+        notes.append(f"The scores of {attributes[0]} were turned round, so that guidance is away from it.")
     splits, told = _splits(table)
     where = {
         "train": ("A", ("train",)),
@@ -231,7 +237,7 @@ def read_attribute_texts(paths: str | Path | Sequence[str | Path], sizes: Mappin
                 f"{' or '.join(names)}) needs texts of both ends; give more texts"
             )
     name = ", ".join(Path(path).name for path in many)
-    return AttributeTexts(name, attributes[0], parts, [*notes, *told])
+    return AttributeTexts(name, attribute, parts, [*notes, *told])
 
 
 def _row(row: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -82,6 +82,15 @@ def test_texts_that_are_there_twice_are_read_once(tmp_path):
     assert "7 texts that were there twice" in texts.notes[0]
 
 
+def test_what_is_to_be_avoided_is_turned_round(tmp_path):
+    made = rows(400, attribute="toxicity")
+    texts = read_attribute_texts(write(tmp_path / "a.jsonl", made), dict.fromkeys(PARTS, 1000))
+    label = {row["text"]: row["label"] for row in made}
+    assert texts.end == "not toxic"
+    assert "turned round" in texts.notes[0]
+    assert all(score == 1 - label[text] for text, score in zip(texts["train"].texts, texts["train"].scores))
+
+
 def test_sizes_limit_every_part(tmp_path):
     texts = read_attribute_texts(write(tmp_path / "a.jsonl", rows(600)), dict.fromkeys(PARTS, 9))
     assert [len(texts[name]) for name in PARTS] == [9] * 5
