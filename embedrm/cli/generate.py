@@ -100,6 +100,7 @@ def generate(
     console = Console(quiet, as_json)
     if method is not None and method not in _METHODS:
         raise unknown_name("method", method, _METHODS)
+    _check_before_work(attribute or ["positive"], beta, top_k, top_p, head)
     if greedy and n > 1:
         n = _one(n, console)
     with console.progress() as progress:
@@ -120,7 +121,29 @@ def generate(
         texts[one] = _texts(model, prompts, processor, n, max_new_tokens, greedy, seed, console)
         processor.close()
     console.note(f"{processor.describe()}; the reward is {_told(weights)}")
-    console.result(_facts(model, fitted, weights, texts), _text(prompts, texts))
+    drawn = {"greedy": greedy, "top_k": top_k, "top_p": top_p, "seed": seed}
+    facts = {"guidance": processor.describe(), **drawn, **_facts(model, fitted, weights, texts)}
+    console.result(facts, _text(prompts, texts))
+
+
+def _check_before_work(
+    attribute: list[str], beta: float, top_k: int | None, top_p: float | None, head: str | None
+) -> None:
+    """Raise for what no model is needed to refuse: the bundled one may have to be trained first."""
+    import math
+    from types import SimpleNamespace
+
+    from embedrm.cli._attribute_heads import attribute_weights
+    from embedrm.decoding.candidates import CandidateFilter
+
+    if not math.isfinite(beta):
+        raise InvalidInputError(f"--beta expects a finite number, got {beta}; 0 is no guidance")
+    CandidateFilter(top_k, top_p)
+    if head is None:
+        from embedrm.decoding.guidance_training import WORDS
+
+        known: Any = SimpleNamespace(attributes_=sorted({name for name, _ in WORDS.values()}))
+        attribute_weights(attribute, known)
 
 
 def _one(n: int, console: Console) -> int:

@@ -144,8 +144,8 @@ class TestTheBundledHead:
 
 
 def test_only_half_a_of_the_training_texts_is_learnt() -> None:
-    from embedrm.decoding.guidance_training import training_texts
     from embedrm.datasets.bundled import load_bundled_table
+    from embedrm.decoding.guidance_training import training_texts
     from embedrm.language_models.corpus import half_of
 
     a, b = training_texts(), training_texts("B")
@@ -168,7 +168,7 @@ def test_only_half_a_of_the_training_texts_is_learnt() -> None:
         (["--method", "rad"], "which is for arm; leave one out"),
         (["--top-p", "0"], r"top_p expects a number in (0, 1]"),
         (["--max-new-tokens", "80"], "the language model reads 64"),
-        (["--beta", "nan"], "finite beta"),
+        (["--beta", "nan"], "--beta expects a finite number"),
     ],
 )
 def test_refusals(cli, lm_folder, heads, words, message) -> None:
@@ -176,6 +176,32 @@ def test_refusals(cli, lm_folder, heads, words, message) -> None:
     assert outcome.code == 2
     assert message in " ".join(outcome.err.split())
     assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--top-p", "1.5"], "top_p expects a number"),
+        (["--beta", "inf"], "--beta expects a finite number"),
+        (["--attribute", "cheerful"], "unknown attribute 'cheerful'"),
+        (["--attribute", "polite=much"], "NAME=WEIGHT with a number"),
+    ],
+)
+def test_what_needs_no_model_is_refused_before_one_is_trained(cli, monkeypatch, words, message) -> None:
+    monkeypatch.setattr("embedrm.language_models.load_language_model", lambda *_, **__: pytest.fail("loaded"))
+    outcome = cli("generate", "The film was", *words)
+    assert outcome.code == 2
+    assert message in " ".join(outcome.err.split())
+
+
+def test_json_says_how_the_texts_were_drawn(cli, lm_folder, heads) -> None:
+    found = run(
+        cli, lm_folder, "--head", heads["arm"], "--json", "--top-p", "0.9", "--top-k", "7", "--seed", "3"
+    ).json()
+    assert (found["top_k"], found["top_p"], found["seed"], found["greedy"]) == (7, 0.9, 3, False)
+    assert found["guidance"] == "ARMProcessor with beta 5, reading the guided model's own states"
+    usual = run(cli, lm_folder, "--head", heads["arm"], "--json").json()
+    assert (usual["top_k"], usual["top_p"]) == (20, None)
 
 
 def test_a_head_of_another_model_and_no_head_at_all(cli, lm_folder, heads, models, tmp_path) -> None:
