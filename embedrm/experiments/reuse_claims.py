@@ -32,8 +32,8 @@ SIZE = Claim(
     "Embedding reward models have fewer than 0.6 million parameters",
     f"{PAPER}, as summaries restate it (the released code has 2.62 million)",
     HERE,
-    "parameters of the largest of the paper's models at its size of vectors",
-    Region(most=MOST_PARAMETERS),
+    "million parameters of the largest of the paper's models at its size of vectors",
+    Region(most=MOST_PARAMETERS / 1e6),
 )
 TIME = Claim(
     "embedding-models-minutes",
@@ -155,7 +155,7 @@ def _cost(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     if not theirs:
         return []
     return [
-        SIZE.judge(max(row["parameters"] for row in theirs)),
+        SIZE.judge(max(row["parameters"] for row in theirs) / 1e6),
         TIME.judge(max(row["seconds"] for row in theirs)),
     ]
 

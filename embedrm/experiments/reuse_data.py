@@ -75,7 +75,7 @@ def prepare_reuse(
     chosen = [encoder, *([] if against is None else [against])]
     models = [load_encoder(one) if isinstance(one, str) else load_encoder() if one is None else one for one in chosen]
     settings, told, infos = [], [], []
-    for model in models:
+    for number, model in enumerate(models, start=1):
         causal = type(model).registered_name == "causal"
         layer = tuple(model.default_layers)[-1]
         options: dict[str, Any] = {"layers": (layer,), "sides": ("joint",)} if causal else {"sides": ("response",)}
@@ -88,7 +88,7 @@ def prepare_reuse(
         setting = encoded(
             preferences[split == "train"],
             preferences[split == "test"],
-            label if len(models) == 1 else f"{label}, {name}",
+            label if len(models) == 1 else f"{label}, encoder {number} ({name})",
             view,
         )
         settings += [] if setting is None else [setting]

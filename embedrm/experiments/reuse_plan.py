@@ -53,7 +53,7 @@ class Arm:
     selection : {"same-prompt", "similar", "diversified"}
         Which responses are shown.
     cross : bool
-        Whether the very same responses are compared across prompts, at random, instead of each with its neighbour.
+        Whether the very same responses are compared across prompts instead, each with one of its partner's rank.
     """
 
     n: int

@@ -29,7 +29,7 @@ DEPARTURES = (
     "model, with this package's settings (200 trees at most, 15 leaves, 15 bins, stopped early).",
     "Same-prompt pairs: the code builds cross-prompt pairs only. Followed: the paper; both are here, on the same responses.",
     "Similar and diversified: the code keeps responses sorted by gold and takes ranks 5 and 6, or 1 and 10, of ten. "
-    "Followed: both, which agree.",
+    "Followed: both, which agree; across prompts the two ranks are kept, which is our reading of both.",
     "Scale of beta: the code divides differences of gold by 6 for one data set and by 1 for the other, the follow-up's code "
     "by the global standard deviation. Followed: the global standard deviation of the training responses. A negative "
     "beta, which the code takes for perfect labels, is not used.",
@@ -153,8 +153,10 @@ def _add_pairing(study: ReuseStudy, report: Report) -> None:
         "Pairing",
         [
             "Factor: which two responses are compared. An annotator is shown two random responses to a prompt, the two "
-            "middle ones by gold (similar), or the worst and the best (diversified); or the very same responses matched "
-            "anew across prompts, as many times. Labels get easier where gold differs more, at the same β.",
+            "middle ones by gold (similar), or the worst and the best (diversified). Across prompts, the very same "
+            "responses are matched anew, each as often as before: a random one with a random one, a middle one with a "
+            "middle one, the worst of one prompt with the best of another. Labels get easier where gold differs more, at "
+            "the same β.",
         ],
         [tables.pairing_table(facts["crossed"], facts["gaps"], "pairing", study.preset.n_train)],
         [tables.pairing_figure(facts["crossed"]), tables.scatter_figure(points)],
@@ -190,12 +192,17 @@ def _add_data(study: ReuseStudy, report: Report) -> None:
         report.add_section(
             f"On encoded data: {part['name']}",
             [
-                f"{part['told']}. {part['n']:,} annotations, one for each prompt. "
-                f"Prompts have few candidates, so that best-of-n ends at {noise['ns'][-1]}; no claim is judged here.",
+                *part["told"],
+                f"{part['n']:,} annotations, one for each prompt. Prompts have few candidates, so that best-of-n ends at "
+                f"{noise['ns'][-1]}; no claim is judged here.",
             ],
             [
                 tables.levels_table(noise, f"data-noise-{i}", f"Noise: best of {noise['ns'][-1]:,}"),
-                tables.pairing_table(part["crossed"], part["gaps"], f"data-pairing-{i}", part["n"]),
+                *(
+                    [tables.pairing_table(part["crossed"], part["gaps"], f"data-pairing-{i}", part["n"])]
+                    if part["crossed"]
+                    else []
+                ),
             ],
             [
                 tables.factor_figure(

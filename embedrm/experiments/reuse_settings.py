@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from embedrm.annotation import annotate
 from embedrm.datasets.candidate_arrays import map_candidates
 from embedrm.datasets.drawing import draw_pairs
-from embedrm.datasets.gold import with_gold
 from embedrm.datasets.teachers import Teacher
+from embedrm.errors import InvalidInputError
 from embedrm.evaluation.over_optimisation import ChoiceJudge
-from embedrm.experiments.reuse_plan import Arm, ReusePreset
+from embedrm.experiments.reuse_plan import RANDOM, Arm, ReusePreset
 from embedrm.numerics.annotation import GLOBAL_STD, KEY, Annotator
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
 
@@ -22,6 +22,9 @@ CENTRE = Teacher(256, "network")
 """Gold of the centre: a network of one hidden layer over normal vectors."""
 PEAKED = Teacher(256, "peaked", tail=6.0)
 """Gold that falls again far out, over vectors with heavy tails: where more is not always better."""
+
+_MATCHING = 0x5EED
+_ROUNDS = 200
 
 
 @dataclass
@@ -56,16 +59,19 @@ class Setting:
     def pairs(self, arm: Arm, seed: int) -> EmbeddedPreferences:
         """Draw the pairs of an arm, rightly labelled.
 
-        Across prompts, the responses are those that the same seed shows of one prompt, matched anew within their domain,
-        and there are as many pairs, so that nothing but the matching differs.
+        Across prompts, the first response of each pair meets the second of another one, of the same domain: the middle
+        responses each other, the worst of one prompt the best of another. Every response is shown as often as within
+        prompts, so that nothing but the matching differs. First and second of a random pair are in random order.
         """
         drawn = draw_pairs(self.train, arm.selection, arm.n, random_state=seed)
         if not arm.cross:
             return drawn
-        shown = np.full(self.train.n_responses, np.nan)
-        shown[drawn.active] = self.train.gold[drawn.active]
-        only = with_gold(self.train, shown, source=f"responses shown by {arm.selection}")
-        return draw_pairs(only, {"name": "cross-prompt", "same_domain": True}, arm.n, random_state=seed)
+        rng = np.random.default_rng([seed, _MATCHING])
+        pairs = drawn.pairs
+        if arm.selection == RANDOM:
+            turned = rng.random(len(pairs)) < 0.5
+            pairs = np.where(turned[:, None], pairs[:, ::-1], pairs)
+        return _ordered(self.train, rematched(self.train, pairs, rng, roles=arm.selection != RANDOM))
 
     def labelled(self, arm: Arm, seed: int) -> tuple[EmbeddedPreferences, dict[str, float]]:
         """Draw and annotate; returns the pairs and what is known of their labels.
@@ -93,10 +99,58 @@ def generated(
     test = map_candidates(*made.arrays("test", preset.n_test, preset.k_test), split="test")
     told = (
         f"{name}: vectors of {preset.dim:,}, {preset.n_train:,} training prompts with {preset.k_train} candidates and "
-        f"{preset.n_test:,} test prompts with {preset.k_test}; gold by a {made.kind} of one hidden layer, standard "
-        f"deviation 1, {made.alike:.0%} of the vectors' variance shared by the responses to a prompt"
+        f"{preset.n_test:,} test prompts with {preset.k_test}; gold by a teacher of the kind {made.kind}, "
+        f"standard deviation 1, {made.alike:.0%} of the vectors' variance shared by the responses to a prompt"
     )
     return Setting(name, train, ChoiceJudge(test, ns=[n for n in preset.ns if n <= preset.k_test]), told)
+
+
+def rematched(
+    responses: EmbeddedResponses, pairs: NDArray[np.intp], rng: np.random.Generator, roles: bool = True
+) -> NDArray[np.intp]:
+    """Match the first responses of pairs (n, 2) with the seconds of others of their domain, of another prompt and gold.
+
+    Without ``roles``, a first response may end as a second one.
+
+    Raises
+    ------
+    InvalidInputError
+        Where no such matching is found, as in a domain with a single prompt.
+    """
+    domain, prompt = responses.domain[responses.prompt_of[pairs[:, 0]]], responses.prompt_of
+    made = pairs.copy()
+
+    def bad(first: NDArray[np.intp], other: NDArray[np.intp]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (prompt[first] == prompt[other]) | (responses.gold[first] == responses.gold[other])
+        return found
+
+    for name in np.unique(domain):
+        here = np.flatnonzero(domain == name)
+        first, other = pairs[here, 0], pairs[here, 1][rng.permutation(len(here))]
+        for _ in range(_ROUNDS):
+            wrong = np.flatnonzero(bad(first, other))
+            if not len(wrong):
+                break
+            for i in wrong:
+                k = int(rng.integers(len(here)))
+                if not roles and rng.random() < 0.5:
+                    first[k], other[k] = other[k], first[k]
+                swapped = other[[k, i]]
+                if not bad(first[[i, k]], swapped).any():
+                    other[[i, k]] = swapped
+        if bad(first, other).any():
+            raise InvalidInputError(
+                f"the pairs of the domain {str(name)!r} cannot be matched across prompts: expected responses of different "
+                f"gold to other prompts, got {len(here)} pairs; give more prompts"
+            )
+        made[here] = np.stack([first, other], axis=1)
+    return made
+
+
+def _ordered(responses: EmbeddedResponses, pairs: NDArray[np.intp]) -> EmbeddedPreferences:
+    """Pairs with the response of higher gold first."""
+    gap = responses.gold[pairs[:, 0]] - responses.gold[pairs[:, 1]]
+    return EmbeddedPreferences(responses, np.where((gap < 0)[:, None], pairs[:, ::-1], pairs), margin=np.abs(gap))
 
 
 def resized(teacher: Teacher, dim: int, alike: float = 0.5) -> Teacher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from embedrm.errors import InvalidInputError
 from embedrm.evaluation.over_optimisation import over_optimisation_facts
 from embedrm.experiments import reuse_arms as arms
 from embedrm.experiments.over_optimisation import OverOptimisationStudy
@@ -15,7 +16,6 @@ from embedrm.experiments.reuse_data import EncodedData
 from embedrm.experiments.reuse_plan import (
     BT_MLP,
     DIVERSIFIED,
-    HIDDEN,
     MODELS,
     RANDOM,
     SIMILAR,
@@ -24,7 +24,6 @@ from embedrm.experiments.reuse_plan import (
     ReusePreset,
 )
 from embedrm.experiments.reuse_settings import PEAKED, Setting, generated
-from embedrm.heads.mlp import MLPHead
 from embedrm.numerics.annotation import Annotator
 from embedrm.progress import Progress, silent
 
@@ -131,7 +130,7 @@ class ReuseStudy:
         self.ensembles = OverOptimisationStudy(
             setting.pairs(preset.centre, 0),
             setting.candidates,
-            member=MLPHead(hidden=HIDDEN),
+            member=MODELS[BT_MLP](),
             n_members=preset.members,
             kind="seeds",
             k=PENALTY,
@@ -151,19 +150,28 @@ class ReuseStudy:
         centre = Arm(setting.train.n_prompts)
         noise = [Arm(centre.n, beta=beta) for beta in preset.data_betas]
         pairing = (centre, Arm(centre.n, cross=True))
-        cells.run([*noise, *pairing], progress(f"on {setting.name}"))
+        cells.run([*noise, centre], progress(f"on {setting.name}"))
+        told = [f"{setting.told}."]
+        try:
+            cells.run(pairing, progress(f"pairing on {setting.name}"))
+        except InvalidInputError as error:
+            told.append(f"Pairing was left out: {error}.")
         self._by_encoder.append((cells, centre))
         names = {arm: noise_level(cells, arm) for arm in noise}
-        crossed = {model: cells.crossed(model, {RANDOM: pairing}, preset.n_resamples) for model in MODELS}
+        paired = all(arm in cells.labels for arm in pairing)
+        crossed = (
+            {model: cells.crossed(model, {RANDOM: pairing}, preset.n_resamples) for model in MODELS} if paired else {}
+        )
         return {
             "name": setting.name,
-            "told": setting.told,
+            "told": told,
             "noise": cells.compare(_by_name(names), BT_MLP, preset.n_resamples),
             "errors": {name: cells.label(arm, "error") for arm, name in names.items()},
             "crossed": crossed,
-            "gaps": {RANDOM: {"same": _label(cells, pairing[0]), "cross": _label(cells, pairing[1])}},
+            "gaps": {RANDOM: {"same": _label(cells, pairing[0]), "cross": _label(cells, pairing[1])}} if paired else {},
             "points": [
-                self._point(cells, crossed[model], model, RANDOM, centre, f"{setting.name}, random") for model in MODELS
+                self._point(cells, crossed[model], model, RANDOM, centre, f"{setting.name}, random")
+                for model in crossed
             ],
             "n": centre.n,
         }

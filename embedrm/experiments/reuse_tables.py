@@ -149,8 +149,8 @@ def pairing_table(crossed: Mapping[str, Facts], gaps: Mapping[str, Any], name: s
                 }
             )
     caption = (
-        f"{n:,} annotations in every cell, of the same responses, compared within their prompt or matched anew at random; "
-        f"differences of gold in its standard deviations. {sample_sentence(first)}"
+        f"{n:,} annotations in every cell, of the same responses, compared within their prompt or matched anew across "
+        f"prompts; differences of gold in its standard deviations. {sample_sentence(first)}"
     )
     return Table(
         name,

@@ -7,11 +7,12 @@ import pytest
 from scipy.special import expit
 
 from embedrm import EmbeddedPreferences, EmbeddedResponses
+from embedrm.errors import InvalidInputError
 from embedrm.experiments import reuse_arms as arms
 from embedrm.experiments import reuse_plan as plan
 from embedrm.experiments.reuse_cost import HERE, THERE, cost_rows
 from embedrm.experiments.reuse_plan import Arm, ReusePreset
-from embedrm.experiments.reuse_settings import PEAKED, encoded, generated
+from embedrm.experiments.reuse_settings import PEAKED, encoded, generated, rematched
 
 SMALL = ReusePreset(
     dim=6,
@@ -46,7 +47,7 @@ class TestPairs:
             assert len(first) == len(second) == 60
             assert not first.cross_prompt.any()
             assert second.cross_prompt.all()
-            assert set(second.active) <= set(first.active)
+            np.testing.assert_array_equal(np.sort(first.pairs.ravel()), np.sort(second.pairs.ravel()))
             gold = setting.train.gold
             assert (gold[second.pairs[:, 0]] > gold[second.pairs[:, 1]]).all()
 
@@ -56,6 +57,23 @@ class TestPairs:
         expected = {plan.SIMILAR: {4, 5}, plan.DIVERSIFIED: {0, 9}}
         for selection, found in expected.items():
             assert set(ranks[setting.pairs(Arm(60, selection=selection), 0).active]) == found
+
+    def test_across_prompts_the_ranks_are_kept(self, setting):
+        gold = setting.train.gold
+        ranks = gold.reshape(60, 10).argsort(axis=1).argsort(axis=1).reshape(-1)
+        for selection, found in ((plan.SIMILAR, [4, 5]), (plan.DIVERSIFIED, [0, 9])):
+            pairs = setting.pairs(Arm(60, selection=selection, cross=True), 0).pairs
+            np.testing.assert_array_equal(np.sort(ranks[pairs], axis=1), np.tile(found, (60, 1)))
+        # of two random responses either may be the better one: the gap is that of random responses
+        pairs = setting.pairs(Arm(60, cross=True), 0).pairs
+        rng = np.random.default_rng(0)
+        other = np.abs(gold[rng.permutation(600)] - gold).mean()
+        assert np.abs(gold[pairs[:, 0]] - gold[pairs[:, 1]]).mean() == pytest.approx(other, rel=0.25)
+
+    def test_what_cannot_be_matched_is_refused(self, setting):
+        only = setting.train.take(range(10))
+        with pytest.raises(InvalidInputError, match="give more prompts"):
+            rematched(only, np.array([[0, 1]]), np.random.default_rng(0))
 
     def test_seeds_draw_other_pairs_and_fewer_are_the_first_of_more(self, setting):
         more, fewer = setting.pairs(Arm(60), 0), setting.pairs(Arm(20), 0)
@@ -102,7 +120,10 @@ def graded(golds: list[list[float]], domains: list[str]) -> EmbeddedPreferences:
     prompt_of = np.repeat(np.arange(len(golds)), [len(g) for g in golds])
     gold = np.concatenate([np.asarray(g, dtype=float) for g in golds])
     responses = EmbeddedResponses(
-        {"response:3": np.arange(2.0 * len(gold)).reshape(-1, 2).astype("float32")}, prompt_of, domain=domains, gold=gold
+        {"response:3": np.arange(2.0 * len(gold)).reshape(-1, 2).astype("float32")},
+        prompt_of,
+        domain=domains,
+        gold=gold,
     )
     starts = np.unique(prompt_of, return_index=True)[1]
     return EmbeddedPreferences(responses, np.stack([starts, starts + 1], axis=1))
@@ -132,13 +153,14 @@ class TestEncoded:
         assert encoded(prefs, prefs, "mine", "response:3") is None
 
 
-class TestCells:
-    @pytest.fixture(scope="class")
-    def cells(self, setting):
-        made = arms.Cells(setting, (plan.BT_MLP, plan.LINEAR), 2, keep=Arm(60))
-        made.run([Arm(60), Arm(60, 0.5), Arm(60)], quiet)
-        return made
+@pytest.fixture(scope="module")
+def cells(setting):
+    made = arms.Cells(setting, (plan.BT_MLP, plan.LINEAR), 2, keep=Arm(60))
+    made.run([Arm(60), Arm(60, 0.5), Arm(60)], quiet)
+    return made
 
+
+class TestCells:
     def test_what_is_fitted_once_is_not_fitted_again(self, cells, setting):
         assert cells.n_fits == 8
         cells.run([Arm(60, 0.5)], quiet)
