@@ -1,4 +1,4 @@
-"""Training of a small causal language model from nothing, on a CPU, in a couple of minutes."""
+"""Training of a small causal language model from nothing, on a CPU, in two to three minutes."""
 
 from __future__ import annotations
 
