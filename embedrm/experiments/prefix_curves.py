@@ -96,13 +96,6 @@ class Curves:
             cells[name] = {"value": values[name], "low": float(low), "high": float(high)}
         return cells
 
-    def difference(self, a: tuple[str, float], b: tuple[str, float], measure: str) -> dict[str, float]:
-        """Cell of the difference of a measure between two points."""
-        i, j = self.order.index(a), self.order.index(b)
-        low, high = percentile_interval(self.draws[measure][:, i] - self.draws[measure][:, j])
-        value = float(self.point[measure][i] - self.point[measure][j])
-        return {"value": value, "low": float(low), "high": float(high)}
-
     def _path(self, arm: str) -> list[int]:
         """Places of an arm's points by beta, unguided decoding first."""
         return [

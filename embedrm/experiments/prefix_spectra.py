@@ -168,8 +168,14 @@ def ranks_over_prefixes(matrices: Mapping[str, NDArray[Any]], counts: Sequence[i
 
 
 def bound_of(head: PrefixHead) -> int | None:
-    """Return the largest rank that the head's form allows: d of ARM, one more with a bias; None of a RAD head."""
-    return head.n_features_in_ + int(head.bias) if isinstance(head, ARMHead) else None
+    """Return the largest rank that the head's form allows; None of a RAD head.
+
+    d of ARM, r and one for the baseline where W has rank r, and one more with a bias.
+    """
+    if not isinstance(head, ARMHead):
+        return None
+    d = head.n_features_in_
+    return (d if head.rank is None else min(d, head.rank + int(head.baseline))) + int(head.bias)
 
 
 def rank_ratio(matrix: NDArray[Any], other: NDArray[Any], random_state: int = 0) -> dict[str, float]:

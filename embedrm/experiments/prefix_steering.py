@@ -92,10 +92,6 @@ class Steering:
             self.examples[arm, float(beta)] = [(one["prompt"], one["text"]) for row in texts for one in row[:1]]
             step(done, len(betas))
 
-    def path(self, arm: str) -> list[float]:
-        """Betas of an arm, rising; unguided decoding is beta 0 of all of them."""
-        return sorted(beta for name, beta in self.points if name == arm)
-
     def _texts(self, head: PrefixHead | None, beta: float, reward_lm: LanguageModel | None) -> list[list[Any]]:
         identity: list[Any] = [self.lm.fingerprint(), self.decoding.identity()]
         if head is not None:

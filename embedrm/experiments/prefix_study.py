@@ -153,7 +153,7 @@ class PrefixStudy:
         arm, rows = self.main[DISTILLED], []
         ranks = [r for r in self.preset.ranks if r < self.data.lm.dim]
         for done, r in enumerate(ranks, start=1):
-            head = arm.distil(rank=r, max_rounds=4)
+            head = arm.distil(rank=r, max_rounds=3)
             matrix = spectra.arm_matrix(head, arm.lessons.train, self.grid)
             rows.append(self._variant(f"rank {r}", f"r = {r}", head, matrix) | {"r": r})
             step(done, len(ranks))

@@ -217,7 +217,7 @@ def timing_table(facts: Mapping[str, Any]) -> Table:
     columns = [
         Column("way", "decoding"),
         Column("k", "k", "integer", note="candidates"),
-        Column("seconds", "per token", "seconds"),
+        Column("milliseconds", "ms per token", "interval", digits=2),
         Column("overhead", "unguided = 1", "interval", digits=2),
         Column("against_arm", "ARM = 1", "interval", digits=2),
         Column("states", "states read", "number", digits=0, note="by the reward, per token"),
@@ -225,8 +225,10 @@ def timing_table(facts: Mapping[str, Any]) -> Table:
             "passes", "more passes", "number", digits=0, note="forward passes beside the guided model's own, per token"
         ),
     ]
+    keys = [column.key for column in columns if column.key != "milliseconds"]
     rows = [
-        {column.key: row[column.key] for column in columns} for row in sorted(facts["timing"], key=lambda r: r["k"])
+        {key: row[key] for key in keys} | {"milliseconds": _milliseconds(row["seconds"])}
+        for row in sorted(facts["timing"], key=lambda one: one["k"])
     ]
     return Table("timing", "Time and calls per token", columns, rows)
 
@@ -236,7 +238,7 @@ def timing_figure(facts: Mapping[str, Any]) -> Figure:
     series = []
     for way in dict.fromkeys(row["way"] for row in facts["timing"]):
         rows = [row for row in facts["timing"] if row["way"] == way]
-        cells = [{key: 1e3 * value for key, value in row["seconds"].items()} for row in rows]
+        cells = [_milliseconds(row["seconds"]) for row in rows]
         series.append({"label": way, "x": [row["k"] for row in rows]} | _bands(cells))
     data = {"series": series, "x_label": "candidates k", "y_label": "milliseconds per token", "x_scale": "log"}
     return Figure(
@@ -277,6 +279,10 @@ def synthetic_figure(facts: Mapping[str, Any], name: str = "synthetic-spectra") 
         data,
         "Values below 0.0001 of the largest are left out.",
     )
+
+
+def _milliseconds(cell: Mapping[str, float]) -> dict[str, float]:
+    return {key: 1e3 * value for key, value in cell.items()}
 
 
 def _key(cutoff: float) -> str:

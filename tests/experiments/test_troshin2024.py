@@ -124,7 +124,7 @@ def test_ranks_keep_their_bounds(study):
     assert biased["above_rounding"] == biased["bound"] == 17
     for row in study.facts["rank_sweep"][:-1]:
         # rank r of delta, and one for the baseline
-        assert row["ranks"]["above_rounding"] <= row["r"] + 1
+        assert row["ranks"]["above_rounding"] <= row["ranks"]["bound"] == row["r"] + 1
     for row in study.facts["matrices"]:
         ranks = [row["ranks"][cutoff] for cutoff in sorted(row["ranks"], reverse=True)]
         assert ranks == sorted(ranks)
