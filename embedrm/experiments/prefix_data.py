@@ -132,7 +132,7 @@ class PrefixData:
             "fingerprint": self.texts.fingerprint(),
         }
         models = {
-            name: {"told": lm.describe(), "fingerprint": lm.fingerprint(), **lm.identity()}
+            name: {"told": lm.describe(), "fingerprint": lm.fingerprint()}
             for name, lm in (("guided", self.lm), ("judge", self.fluency))
         }
         return collect(command=command, seeds=seeds, data=data, started=started, extra={"language_models": models})

@@ -167,7 +167,8 @@ def _curves_text(study: PrefixStudy) -> list[str]:
         f"{len(d.prompts)} prompts, the first words of {kind}, {d.n} continuations of each, at most {d.new_tokens} tokens, "
         f"{d.top_k} candidates. The judge reads the prompt with its continuation.",
         "At equal perplexity: the best rate along a curve at no more than a perplexity, straight lines between betas, "
-        "at the perplexities of RAD's own points; mean over those that both curves reach.",
+        "at the perplexities of RAD's own points; mean over those that both curves reach. Where RAD's shift is "
+        "small at these, the share of it is a wide interval.",
     ]
 
 

@@ -77,7 +77,7 @@ def examples_table(facts: Mapping[str, Any]) -> Table:
 
 def tradeoff_figure(curves: Curves, end: str) -> Figure:
     """Positive rate against perplexity, one line an arm."""
-    series = []
+    series: list[dict[str, Any]] = []
     for arm in ARMS:
         keys = [(UNGUIDED, 0.0), *((arm, beta) for beta in curves.betas(arm))]
         cells = [(curves.cell(*key, "perplexity"), curves.cell(*key, "positive")) for key in keys]
@@ -87,6 +87,7 @@ def tradeoff_figure(curves: Curves, end: str) -> Figure:
         "x_label": "perplexity under the judging model",
         "y_label": f"share judged {end}",
         "x_scale": "log",
+        "x": _ticks([x for one in series for x in one["x"]]),
     }
     caption = "Each line begins at unguided decoding and follows β; up and to the left is better."
     return Figure("tradeoff", "Attribute against fluency", "lines", data, caption)
@@ -279,6 +280,14 @@ def synthetic_figure(facts: Mapping[str, Any], name: str = "synthetic-spectra") 
         data,
         "Values below 0.0001 of the largest are left out.",
     )
+
+
+def _ticks(values: Sequence[float]) -> dict[str, Any]:
+    """Round places on a log axis that lie within the values, or its ends where none does."""
+    least, most = min(values), max(values)
+    steps = (1, 2, 5) if most > 12 * least else (1, 1.5, 2, 3, 4, 5, 6, 8)
+    ticks = [m * 10**e for e in range(6) for m in steps if least <= m * 10**e <= most] or [least, most]
+    return {"ticks": ticks, "labels": [f"{t:,g}" for t in ticks]}
 
 
 def _milliseconds(cell: Mapping[str, float]) -> dict[str, float]:
