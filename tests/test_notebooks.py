@@ -22,7 +22,7 @@ def test_it_runs_from_a_clean_kernel(path, tmp_path, shared_home, monkeypatch):
     monkeypatch.setenv("EMBEDRM_HOME", os.environ.get("EMBEDRM_TEST_HOME", str(shared_home)))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     notebook = nbformat.read(path, as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
+    client = nbclient.NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
     assert outputs
