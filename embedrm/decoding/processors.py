@@ -367,5 +367,6 @@ class ARMProcessor(RewardProcessor):
             return np.asarray(self._scorer(read)[:, : self._n_tokens].numpy())
         # a table is read faster in one piece than most of it row by row
         if self.whole_vocabulary or 2 * ids.shape[1] > self._n_tokens:
-            return np.take_along_axis(self._scorer(read).numpy(), ids.numpy()[:, :, None], axis=1)
+            every = self._scorer(read)
+            return np.asarray(every.gather(1, ids[:, :, None].expand(-1, -1, every.shape[2])).numpy())
         return np.asarray(self._scorer(read, ids).numpy())

@@ -213,10 +213,12 @@ def _checked(values: ArrayLike, who: str) -> NDArray[np.float64]:
 
 
 def _exact(rewards: NDArray[np.float64], total: float) -> NDArray[np.float64]:
-    """Move the error of rounding into one piece: the smallest, whose spacing is the finest."""
-    for _ in range(3):
-        error = math.fsum([total, *(-rewards)])
-        if error == 0.0:
-            break
+    """Move the error of rounding into the smallest piece, whose spacing is the finest, until it shrinks no more.
+
+    Once is enough but where pieces differ by many powers of ten: what is left then goes into what is the smallest by then.
+    """
+    before = math.inf
+    while abs(error := math.fsum([total, *(-rewards)])) < before and error != 0.0:
+        before = abs(error)
         rewards[int(np.abs(rewards).argmin())] += error
     return rewards
