@@ -88,7 +88,9 @@ class Curves:
         shift = percentile_interval(draws[:, 1])
         if known.mean() < 0.9 or shift[0] <= 0:
             return None
-        kinds = {"gap": draws[:, 0], "shift": draws[:, 1], "relative": draws[:, 0] / draws[:, 1]}
+        # a resample in which the reference shifts nothing has no share of it
+        share = np.divide(draws[:, 0], draws[:, 1], out=np.full(len(draws), math.nan), where=draws[:, 1] > 0)
+        kinds = {"gap": draws[:, 0], "shift": draws[:, 1], "relative": share}
         values = {"gap": value[0], "shift": value[1], "relative": value[0] / value[1]}
         cells = {}
         for name, drawn in kinds.items():
