@@ -13,6 +13,7 @@ from embedrm.experiments.reuse_plan import (
     CLF_GBDT,
     CLF_MLP,
     DIVERSIFIED,
+    MIXED,
     MOST_PARAMETERS,
     RANDOM,
     THEIRS,
@@ -86,6 +87,14 @@ HARMLESS = Claim(
     HERE,
     f"gold of the best of the largest n, across prompts less same prompt, each of {', '.join(THEIRS)} and each selection "
     "of responses; the one that decides",
+    Region(least=-HARM),
+)
+HARMLESS_MIXED = Claim(
+    "cross-prompt-never-harms-ranks-not-kept",
+    "Comparing across prompts does not harm either where the worst and the best responses are matched at random",
+    f"{BEHIND}, cross-prompt comparisons, as summaries restate it; how responses are matched there is our reading",
+    HERE,
+    f"gold of the best of the largest n, across prompts less same prompt, each of {', '.join(THEIRS)}; the one that decides",
     Region(least=-HARM),
 )
 
@@ -177,10 +186,12 @@ def _noise(facts: Mapping[str, Any], errors: Mapping[str, float]) -> list[dict[s
 def _pairing(
     crossed: Mapping[str, Mapping[str, Any]], similar: Mapping[str, Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    gains = [
-        _last(facts, level, CROSS) for model, facts in crossed.items() if model in THEIRS for level in facts["levels"]
-    ]
-    out = [HARMLESS.all_of(gains)]
+    gains = {
+        level: [_last(facts, level, CROSS) for model, facts in crossed.items() if model in THEIRS]
+        for level in next(iter(crossed.values()))["levels"]
+    }
+    out = [HARMLESS.all_of([cell for level, cells in gains.items() if level != MIXED for cell in cells])]
+    out += [HARMLESS_MIXED.all_of(gains[MIXED])] if MIXED in gains else []
     for other in (RANDOM, DIVERSIFIED):
         out.append(most_when_similar(other).all_of([similar[other][m] for m in crossed if m in THEIRS]))
     return out

@@ -39,6 +39,9 @@ RANDOM, SIMILAR, DIVERSIFIED = "same-prompt", "similar", "diversified"
 SELECTIONS = (DIVERSIFIED, RANDOM, SIMILAR)
 """Which two responses to a prompt an annotator is shown, from those furthest apart to those most alike."""
 
+MIXED = "diversified, ranks not kept"
+"""The worst and the best responses, matched across prompts at random."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -54,12 +57,15 @@ class Arm:
         Which responses are shown.
     cross : bool
         Whether the very same responses are compared across prompts instead, each with one of its partner's rank.
+    ranks : bool
+        Whether those ranks are kept across prompts; otherwise the worst may meet the worst.
     """
 
     n: int
     beta: float = 1.0
     selection: str = RANDOM
     cross: bool = False
+    ranks: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,10 +127,12 @@ class ReusePreset:
         """Return the arms of the number of annotations, fewest first."""
         return [replace(self.centre, n=n) for n in sorted({*self.annotations, self.n_train})]
 
-    def pairings(self) -> list[tuple[Arm, Arm]]:
-        """Return (same prompt, across prompts) for each selection."""
-        arms = [replace(self.centre, selection=selection) for selection in SELECTIONS]
-        return [(arm, replace(arm, cross=True)) for arm in arms]
+    def pairings(self) -> dict[str, tuple[Arm, Arm]]:
+        """Return (same prompt, across prompts) by selection, and for :data:`MIXED`."""
+        arms = {selection: replace(self.centre, selection=selection) for selection in SELECTIONS}
+        both = {name: (arm, replace(arm, cross=True)) for name, arm in arms.items()}
+        apart = arms[DIVERSIFIED]
+        return both | {MIXED: (apart, replace(apart, cross=True, ranks=False))}
 
 
 REUSE_PRESETS = {

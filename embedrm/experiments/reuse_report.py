@@ -29,7 +29,8 @@ DEPARTURES = (
     "model, with this package's settings (200 trees at most, 15 leaves, 15 bins, stopped early).",
     "Same-prompt pairs: the code builds cross-prompt pairs only. Followed: the paper; both are here, on the same responses.",
     "Similar and diversified: the code keeps responses sorted by gold and takes ranks 5 and 6, or 1 and 10, of ten. "
-    "Followed: both, which agree; across prompts the two ranks are kept, which is our reading of both.",
+    "Followed: both, which agree; across prompts the two ranks are kept, which is our reading of both, and the other "
+    "reading is beside it.",
     "Scale of beta: the code divides differences of gold by 6 for one data set and by 1 for the other, the follow-up's code "
     "by the global standard deviation. Followed: the global standard deviation of the training responses. A negative "
     "beta, which the code takes for perfect labels, is not used.",
@@ -155,7 +156,8 @@ def _add_pairing(study: ReuseStudy, report: Report) -> None:
             "Factor: which two responses are compared. An annotator is shown two random responses to a prompt, the two "
             "middle ones by gold (similar), or the worst and the best (diversified). Across prompts, the very same "
             "responses are matched anew, each as often as before: a random one with a random one, a middle one with a "
-            "middle one, the worst of one prompt with the best of another. Labels get easier where gold differs more, at "
+            "middle one, the worst of one prompt with the best of another. With ranks not kept, the worst and the best are "
+            "matched at random, so that a worst one may meet a worst one. Labels get easier where gold differs more, at "
             "the same β.",
         ],
         [tables.pairing_table(facts["crossed"], facts["gaps"], "pairing", study.preset.n_train)],

@@ -61,17 +61,19 @@ class Setting:
 
         Across prompts, the first response of each pair meets the second of another one, of the same domain: the middle
         responses each other, the worst of one prompt the best of another. Every response is shown as often as within
-        prompts, so that nothing but the matching differs. First and second of a random pair are in random order.
+        prompts, so that nothing but the matching differs. First and second of a random pair, and of
+        pairs whose ranks are not kept, are in random order.
         """
         drawn = draw_pairs(self.train, arm.selection, arm.n, random_state=seed)
         if not arm.cross:
             return drawn
         rng = np.random.default_rng([seed, _MATCHING])
         pairs = drawn.pairs
-        if arm.selection == RANDOM:
+        loose = arm.selection == RANDOM or not arm.ranks
+        if loose:
             turned = rng.random(len(pairs)) < 0.5
             pairs = np.where(turned[:, None], pairs[:, ::-1], pairs)
-        return _ordered(self.train, rematched(self.train, pairs, rng, roles=arm.selection != RANDOM))
+        return _ordered(self.train, rematched(self.train, pairs, rng, roles=not loose))
 
     def labelled(self, arm: Arm, seed: int) -> tuple[EmbeddedPreferences, dict[str, float]]:
         """Draw and annotate; returns the pairs and what is known of their labels.

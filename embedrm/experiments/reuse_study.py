@@ -88,7 +88,7 @@ class ReuseStudy:
     def _pairings(self, progress: Progress) -> None:
         """Same prompt against across prompts, by how alike the two responses to a prompt are."""
         preset, cells = self.preset, self.cells
-        levels = {same.selection: (same, cross) for same, cross in preset.pairings()}
+        levels = preset.pairings()
         wanted = [arm for both in levels.values() for arm in both]
         cells.run(wanted, progress("pairing"))
         self.facts["crossed"] = {model: cells.crossed(model, levels, preset.n_resamples) for model in MODELS}

@@ -12,6 +12,18 @@ from embedrm import Report, load_bundled, read_preferences
 RUN = "reproduce --encoder hashing --data"
 
 
+@pytest.fixture(autouse=True)
+def _small_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generated arrays of sun2025, which do not depend on the data, at a toy's size."""
+    from embedrm.experiments import reuse_plan
+
+    toy = reuse_plan.ReusePreset(
+        dim=4, n_train=40, n_test=10, k_test=4, annotations=(20,), seeds=1, alikes=(), members=2, noisy=(10.0, 0.5),
+        data_seeds=1, paper_pairs=20, paper_dim=4, n_permutations=2, n_resamples=20, ns=(2, 4),
+    )  # fmt: skip
+    monkeypatch.setitem(reuse_plan.REUSE_PRESETS, "quick", toy)
+
+
 def test_the_tour_is_printed_and_written(cli, pairs_file: str) -> None:
     outcome = cli(f"{RUN} {pairs_file}")
     assert outcome.code == 0, outcome.err

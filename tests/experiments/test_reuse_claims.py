@@ -9,7 +9,7 @@ import pytest
 from embedrm.experiments.reuse_arms import CROSS
 from embedrm.experiments.reuse_claims import judge_reuse
 from embedrm.experiments.reuse_cost import HERE, THERE
-from embedrm.experiments.reuse_plan import BT_MLP, CLF_GBDT, CLF_MLP, DIVERSIFIED, LINEAR, RANDOM, SIMILAR
+from embedrm.experiments.reuse_plan import BT_MLP, CLF_GBDT, CLF_MLP, DIVERSIFIED, LINEAR, MIXED, RANDOM, SIMILAR
 
 LEVELS = ["clean", "some", "noisy"]
 
@@ -92,6 +92,15 @@ def test_one_harm_is_enough_and_one_in_doubt_leaves_it_open():
         similar = {other: {BT_MLP: cell(0.1)} for other in (RANDOM, DIVERSIFIED)}
         found = judge_reuse(facts(crossed=crossed, similar=similar))
         assert verdicts(found)["cross-prompt-never-harms"] == verdict
+
+
+def test_the_other_matching_is_a_claim_of_its_own():
+    levels = [DIVERSIFIED, RANDOM, SIMILAR, MIXED]
+    crossed = {BT_MLP: compared(levels, {CROSS: [0.0, 0.1, 0.4, -0.3]}, "same")}
+    similar = {other: {BT_MLP: cell(0.1)} for other in (RANDOM, DIVERSIFIED)}
+    found = verdicts(judge_reuse(facts(crossed=crossed, similar=similar)))
+    assert found["cross-prompt-never-harms"] == "holds"
+    assert found["cross-prompt-never-harms-ranks-not-kept"] == "does not hold"
 
 
 def test_all_ensembles_must_help_and_only_the_noisiest_level_counts():

@@ -39,9 +39,10 @@ def quiet(done: int, total: int) -> None:
 
 
 class TestPairs:
+    @pytest.mark.parametrize("ranks", [True, False])
     @pytest.mark.parametrize("selection", plan.SELECTIONS)
-    def test_across_prompts_the_same_responses_are_shown_as_often(self, setting, selection):
-        same, cross = Arm(60, selection=selection), Arm(60, selection=selection, cross=True)
+    def test_across_prompts_the_same_responses_are_shown_as_often(self, setting, selection, ranks):
+        same, cross = Arm(60, selection=selection), Arm(60, selection=selection, cross=True, ranks=ranks)
         for seed in (0, 3):
             first, second = setting.pairs(same, seed), setting.pairs(cross, seed)
             assert len(first) == len(second) == 60
@@ -64,6 +65,8 @@ class TestPairs:
         for selection, found in ((plan.SIMILAR, [4, 5]), (plan.DIVERSIFIED, [0, 9])):
             pairs = setting.pairs(Arm(60, selection=selection, cross=True), 0).pairs
             np.testing.assert_array_equal(np.sort(ranks[pairs], axis=1), np.tile(found, (60, 1)))
+        mixed = setting.pairs(Arm(60, selection=plan.DIVERSIFIED, cross=True, ranks=False), 0).pairs
+        assert 0.3 < (ranks[mixed[:, 0]] == ranks[mixed[:, 1]]).mean() < 0.7
         # of two random responses either may be the better one: the gap is that of random responses
         pairs = setting.pairs(Arm(60, cross=True), 0).pairs
         rng = np.random.default_rng(0)
@@ -215,7 +218,7 @@ def test_the_centre_is_in_every_factor():
     preset = plan.REUSE_PRESETS["quick"]
     assert preset.centre in preset.noise()
     assert preset.centre in preset.amounts()
-    assert preset.centre in [same for same, _ in preset.pairings()]
+    assert preset.centre in [same for same, _ in preset.pairings().values()]
     assert [arm.beta for arm in preset.noise()] == [10, 5, 3, 1, 0.7, 0.5]
     assert preset.ns == (2, 5, 10, 30, 50, 100, 300, 500)
     for full in plan.REUSE_PRESETS.values():

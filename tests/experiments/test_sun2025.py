@@ -14,7 +14,7 @@ from embedrm import EmbeddingStore, PreferenceDataset, load_bundled
 from embedrm.experiments import reuse_plan
 from embedrm.experiments.papers import PAPERS
 from embedrm.experiments.reuse_data import prepare_reuse
-from embedrm.experiments.reuse_plan import LINEAR, MODELS, SELECTIONS, THEIRS, ReusePreset
+from embedrm.experiments.reuse_plan import LINEAR, MIXED, MODELS, SELECTIONS, THEIRS, ReusePreset
 from embedrm.experiments.reuse_report import DEPARTURES
 from embedrm.experiments.study import prepare
 
@@ -105,9 +105,9 @@ class TestStudy:
         assert [row["model"] for row in rows] == list(MODELS) * 6
         levels = list(dict.fromkeys(row["level"] for row in rows))
         assert [level.partition(":")[0] for level in levels] == [f"β = {b:g}" for b in reuse_plan.BETAS]
-        assert [row["model"] for row in tables["pairing"].rows] == list(MODELS) * 3
+        assert [row["model"] for row in tables["pairing"].rows] == list(MODELS) * 4
         heads = list(dict.fromkeys(row["level"] for row in tables["pairing"].rows))
-        assert [head.partition(":")[0] for head in heads] == list(SELECTIONS)
+        assert [head.partition(":")[0] for head in heads] == [*SELECTIONS, MIXED]
         assert len(tables["cost"].rows) == 2 * len(MODELS)
         assert [row["scheme"] for row in tables["estimators"].rows] == ["all subsets", "3 permutations"] * len(MODELS)
 
@@ -124,15 +124,15 @@ class TestStudy:
 
     def test_points_are_of_every_selection_and_of_other_arrays(self, made):
         series = {s["label"]: s["names"] for s in made[0].figures["gap-and-gain"].data["series"]}
-        assert series[LINEAR] == [*SELECTIONS, "domains, random"]
+        assert series[LINEAR] == [*SELECTIONS, MIXED, "domains, random"]
         for model in THEIRS:
-            assert series[model] == [*SELECTIONS, "random, 80% shared", "domains, random"]
+            assert series[model] == [*SELECTIONS, MIXED, "random, 80% shared", "domains, random"]
 
     def test_claims_have_verdicts_and_are_told(self, made):
         report, files = made
-        assert len(report.claims) == 13
+        assert len(report.claims) == 14
         assert {claim["setting"] for claim in report.claims} == {"analogue"}
-        assert len(json.loads(files["json"].read_text())["claims"]) == 13
+        assert len(json.loads(files["json"].read_text())["claims"]) == 14
         assert report.summary[-1].startswith("Claims: ")
         assert any("12 dimensions" in line for line in report.summary)
 
