@@ -134,7 +134,8 @@ def rematched(
             if not len(wrong):
                 break
             for i in wrong:
-                k = int(rng.integers(len(here)))
+                # half of the time one that is wrong too: of two values of gold, only such two can help each other
+                k = int(rng.choice(wrong)) if rng.random() < 0.5 else int(rng.integers(len(here)))
                 if not roles and rng.random() < 0.5:
                     first[k], other[k] = other[k], first[k]
                 swapped = other[[k, i]]

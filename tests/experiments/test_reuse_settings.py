@@ -73,6 +73,18 @@ class TestPairs:
         other = np.abs(gold[rng.permutation(600)] - gold).mean()
         assert np.abs(gold[pairs[:, 0]] - gold[pairs[:, 1]]).mean() == pytest.approx(other, rel=0.25)
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_two_values_of_gold_can_always_be_matched(self, seed):
+        n = 261
+        prefs = graded([[0, 1]] * n, ["a"] * n)
+        rng = np.random.default_rng(seed)
+        pairs = rng.permuted(prefs.pairs, axis=1)
+        found = rematched(prefs.responses, pairs, rng, roles=False)
+        gold, prompt = prefs.responses.gold[found], prefs.responses.prompt_of[found]
+        assert (gold[:, 0] != gold[:, 1]).all()
+        assert (prompt[:, 0] != prompt[:, 1]).all()
+        np.testing.assert_array_equal(np.sort(found.ravel()), np.arange(2 * n))
+
     def test_what_cannot_be_matched_is_refused(self, setting):
         only = setting.train.take(range(10))
         with pytest.raises(InvalidInputError, match="give more prompts"):

@@ -208,5 +208,5 @@ class TestTour:
 
 def test_the_estimate_names_the_preset():
     paper = PAPERS.get("sun2025")()
-    assert paper.estimate("quick").startswith("about 3 minutes")
+    assert paper.estimate("quick").startswith("about 4 minutes")
     assert paper.estimate("full") != paper.estimate("quick")
