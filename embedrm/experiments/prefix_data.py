@@ -11,6 +11,7 @@ from embedrm.experiments.prefix_shelf import Shelf
 from embedrm.experiments.prefix_texts import AttributeTexts, bundled_texts, read_attribute_texts
 from embedrm.experiments.prefix_tuning import Tuning
 from embedrm.language_models import load_language_model
+from embedrm.language_models.loading import trained_beside
 from embedrm.language_models.model import LanguageModel
 from embedrm.progress import Progress, silent
 from embedrm.reporting import collect
@@ -165,7 +166,10 @@ def prepare_prefixes(
         texts = data
     else:
         texts = read_attribute_texts(data, preset.sizes)
-    return PrefixData(texts, _model(lm, progress), _model(judge, progress), shelf or Shelf())
+    asked = [name for name in (lm, judge) if name in (GUIDED, JUDGE)]
+    with trained_beside([str(name) for name in asked[1:]]):
+        guided = _model(lm, progress)
+    return PrefixData(texts, guided, _model(judge, progress), shelf or Shelf())
 
 
 def _model(name: str | LanguageModel, progress: Progress) -> LanguageModel:

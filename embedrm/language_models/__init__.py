@@ -27,8 +27,8 @@ def load_language_model(name: str = "bundled", **options: Any) -> LanguageModel:
     Parameters
     ----------
     name : str or path-like
-        ``"bundled"``: a small transformer, trained on half of the bundled text the first time it is asked for (two to
-        three minutes on two cores) and kept under ``$EMBEDRM_HOME/language_models``. ``"bundled:judge"``: another one,
+        ``"bundled"``: a small transformer, trained on half of the bundled text the first time it is asked for (about
+        three minutes on one core) and kept under ``$EMBEDRM_HOME/language_models``. ``"bundled:judge"``: another one,
         trained on the other half from another seed, to judge what the first has written. Anything else: a folder, or a name
         on the Hugging Face hub (looked for locally first), such as ``"gpt2"``.
     **options
