@@ -23,7 +23,7 @@ _PROBE_ROWS = 256
 
 
 def aggregated(rewards: NDArray[np.float64], aggregate: str, k: float = 0.5) -> NDArray[np.float64]:
-    """One reward of those of the members, (n_responses, n_members), by an aggregate of :class:`EnsembleRewardModel`; (n,)."""
+    """Return one reward a response of the members' (n_responses, n_members), by a named aggregate; shape (n_responses,)."""
     if aggregate not in AGGREGATES:
         raise unknown_name("aggregate", aggregate, AGGREGATES)
     made: NDArray[np.float64]
