@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,7 @@ from typing import Any
 from embedrm.experiments.prefix_shelf import Shelf
 from embedrm.experiments.prefix_texts import AttributeTexts, bundled_texts, read_attribute_texts
 from embedrm.experiments.prefix_tuning import Tuning
-from embedrm.language_models import load_language_model
-from embedrm.language_models.loading import trained_beside
+from embedrm.language_models import load_language_models
 from embedrm.language_models.model import LanguageModel
 from embedrm.progress import Progress, silent
 from embedrm.reporting import collect
@@ -166,14 +165,7 @@ def prepare_prefixes(
         texts = data
     else:
         texts = read_attribute_texts(data, preset.sizes)
-    asked = [name for name in (lm, judge) if name in (GUIDED, JUDGE)]
-    with trained_beside([str(name) for name in asked[1:]]):
-        guided = _model(lm, progress)
-    return PrefixData(texts, guided, _model(judge, progress), shelf or Shelf())
-
-
-def _model(name: str | LanguageModel, progress: Progress) -> LanguageModel:
-    if isinstance(name, LanguageModel):
-        return name
-    options: Mapping[str, Any] = {"progress": progress} if name in (GUIDED, JUDGE) else {}
-    return load_language_model(name, **options)
+    names = [name for name in (lm, judge) if not isinstance(name, LanguageModel)]
+    loaded = iter(load_language_models(*names, progress=progress))
+    guided, judging = (name if isinstance(name, LanguageModel) else next(loaded) for name in (lm, judge))
+    return PrefixData(texts, guided, judging, shelf or Shelf())

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from embedrm.progress import Progress, silent
+
 if TYPE_CHECKING:
     from embedrm.language_models.model import LanguageModel
     from embedrm.language_models.perplexity import Perplexity
     from embedrm.language_models.training import SmallLM
 
-__all__ = ["LanguageModel", "Perplexity", "SmallLM", "load_language_model"]
+__all__ = ["LanguageModel", "Perplexity", "SmallLM", "load_language_model", "load_language_models"]
 
 _LAZY = {
     "LanguageModel": "embedrm.language_models.model",
@@ -45,6 +47,30 @@ def load_language_model(name: str = "bundled", **options: Any) -> LanguageModel:
     from embedrm.language_models.loading import load
 
     return load(name, options)
+
+
+def load_language_models(*names: str, progress: Progress = silent) -> list[LanguageModel]:
+    """Return several frozen causal language models; bundled ones that are not there yet are trained side by side.
+
+    Parameters
+    ----------
+    *names : str
+        As in :func:`load_language_model`.
+    progress : Progress
+        Of the first one that is trained.
+
+    Raises
+    ------
+    ModelError, InvalidInputError
+        As :func:`load_language_model`.
+    """
+    from embedrm.language_models.loading import BUNDLED, load, trained_beside
+
+    bundled = [name for name in dict.fromkeys(names) if name in BUNDLED]
+    options = {name: {"progress": progress} if name in BUNDLED else {} for name in names}
+    with trained_beside(bundled[1:]):
+        first = {name: load(name, options[name]) for name in bundled[:1]}
+    return [first[name] if name in first else load(name, options[name]) for name in names]
 
 
 def __getattr__(name: str) -> Any:

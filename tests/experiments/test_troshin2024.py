@@ -257,9 +257,11 @@ def test_files_on_the_command_line(cli, home, models, tmp_path, monkeypatch):
         for t, s in zip(parts[name].texts, parts[name].scores)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    load = prefix_data.load_language_model
+    load = prefix_data.load_language_models
     monkeypatch.setattr(
-        prefix_data, "load_language_model", lambda name, **_: load(models[1] if name == "bundled:judge" else name)
+        prefix_data,
+        "load_language_models",
+        lambda *names, **_: load(*(models[1] if name == "bundled:judge" else name for name in names)),
     )
     outcome = cli(f"reproduce troshin2024 --lm {models[0]} --data {path} --output {tmp_path / 'out'}")
     assert outcome.code == 0, outcome.err
