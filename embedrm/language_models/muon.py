@@ -1,8 +1,8 @@
 """Muon: momentum whose steps are made orthogonal, for the matrices inside a transformer.
 
 The step of a matrix is its momentum with every singular value brought near 1, by five Newton-Schulz iterations (Jordan et
-al. 2024, "Muon: an optimizer for hidden layers"), so that few steps go far. Steps are scaled to the size that those of AdamW have (Liu et al. 2025, "Muon is scalable for LLM training"), so
-that both can share one learning rate.
+al. 2024, "Muon: an optimizer for hidden layers"), so that few steps go far. Steps are scaled to the size that those of
+AdamW have (Liu et al. 2025, "Muon is scalable for LLM training"), so that both can share one learning rate.
 """
 
 from __future__ import annotations
