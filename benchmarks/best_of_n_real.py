@@ -17,6 +17,7 @@ pairs. *Cross-fitted*: every prompt with candidates is judged by heads fitted on
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from dataclasses import dataclass
@@ -144,8 +145,9 @@ def lambdas(value: float | list[float]) -> str:
     return f"{value:g}" if isinstance(value, float) else ", ".join(f"{v:g}" for v in value)
 
 
-def main() -> None:
-    options = parser(__doc__)
+def opened(doc: str | None) -> tuple[argparse.Namespace, float, str, Texts, Any]:
+    """Read the command line and the training pairs: (arguments, when it began, encoder, pairs, the candidates' store)."""
+    options = parser(doc)
     add_options(options)
     options.add_argument(
         "--candidates-store", default=None, help="folder for the candidates' vectors; the user's store where absent"
@@ -154,7 +156,11 @@ def main() -> None:
     started = time.perf_counter()
     encoder = "hashing:64" if a.smoke else a.encoder
     pairs = Texts.of(load(a), encoder, False if a.smoke else None, a.smoke)
-    store: Any = EmbeddingStore(a.candidates_store) if a.candidates_store else None
+    return a, started, encoder, pairs, EmbeddingStore(a.candidates_store) if a.candidates_store else None
+
+
+def main() -> None:
+    a, started, encoder, pairs, store = opened(__doc__)
     report = Report("benchmark", "Best of n with merged rewards on candidates with gold")
     rows, truncation = [], {}
     for name, domains in (SMOKE if a.smoke else CANDIDATES).items():

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _harness import command, finish, parser
-from _real import add_options, load
-from best_of_n_real import CANDIDATES, SMOKE, Texts, head
+from _harness import command, finish
+from best_of_n_real import CANDIDATES, SMOKE, Texts, head, opened
 
 from embedrm import EmbeddedPreferences, Report, read_preferences
 from embedrm.datasets.candidates import candidates, prompts_where, shared_prompts
 from embedrm.experiments.over_optimisation import ENSEMBLES, OverOptimisationStudy
 from embedrm.reporting import collect
-from embedrm.store import EmbeddingStore
 
 
 def sure(prefs: EmbeddedPreferences) -> EmbeddedPreferences:
@@ -35,16 +33,7 @@ def sure(prefs: EmbeddedPreferences) -> EmbeddedPreferences:
 
 
 def main() -> None:
-    options = parser(__doc__)
-    add_options(options)
-    options.add_argument(
-        "--candidates-store", default=None, help="folder for the candidates' vectors; the user's store where absent"
-    )
-    a = options.parse_args()
-    started = time.perf_counter()
-    encoder = "hashing:64" if a.smoke else a.encoder
-    pairs = Texts.of(load(a), encoder, False if a.smoke else None, a.smoke)
-    store: Any = EmbeddingStore(a.candidates_store) if a.candidates_store else None
+    a, started, encoder, pairs, store = opened(__doc__)
     train = pairs.prefs.in_split("train")
     report = Report("benchmark", "Over-optimisation on candidates with gold")
     for name, domains in (SMOKE if a.smoke else CANDIDATES).items():

@@ -59,6 +59,11 @@ def load_language_models(*names: str, progress: Progress = silent) -> list[Langu
     progress : Progress
         Of the first one that is trained.
 
+    Returns
+    -------
+    list of LanguageModel
+        In the order of the names.
+
     Raises
     ------
     ModelError, InvalidInputError
