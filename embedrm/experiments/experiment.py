@@ -98,7 +98,11 @@ class Experiment:
             "data": {"digest": facts["digest"], "made_splits": made, "domains": _domains(config.data.domains)},
             "vectors": bench.vector_facts(config),
             "training": training,
-            "evaluation": {"splits": chosen, "domains": _domains(config.evaluation.domains)},
+            "evaluation": {
+                "splits": chosen,
+                "domains": _domains(config.evaluation.domains),
+                **config.evaluation.choice_facts(),
+            },
             "model": identity(seeded(build_model(config.parts), seed) if seed and self._draws else self.model),
         }
 

@@ -233,6 +233,12 @@ class EvaluationSection(Section):
         Those of ``validation`` and ``test`` that there are, where absent. Whatever is chosen, is chosen on ``validation``.
     domains : str, list of str, optional
         Only pairs of these.
+    best_of_n : list of int, optional
+        Numbers of candidates. Trials are then judged, beside pairs, on the candidates with gold of every prompt of the
+        splits: gold of the best of n, and Spearman's rank correlation by prompt; see
+        :class:`embedrm.experiments.choices.Choices`.
+    prompts : int, optional
+        Candidates of so many prompts, drawn at random and the same in every trial; of all of them where absent.
     n_resamples, random_state : int
         Of the intervals of a report; they change no result and are not part of a fingerprint.
     """
@@ -241,11 +247,26 @@ class EvaluationSection(Section):
 
     splits: str | list[str] | None = None
     domains: str | list[str] | None = None
+    best_of_n: list[int] | None = None
+    prompts: int | None = None
     n_resamples: int = 2000
     random_state: int = 0
 
+    def choice_facts(self) -> dict[str, Any]:
+        """Return what the judgement of choices among candidates depends on; nothing where there is none."""
+        if self.best_of_n is None:
+            return {}
+        return {"best_of_n": sorted(self.best_of_n), **({} if self.prompts is None else {"prompts": self.prompts})}
+
     def check(self, name: str) -> None:
-        """Raise without a resample."""
+        """Raise without a resample, and for numbers of candidates and prompts that there cannot be."""
+        ns = self.best_of_n
+        if ns is not None and (not ns or min(ns) < 2 or len(set(ns)) < len(ns)):
+            raise Misfit(f"'best_of_n' must be different whole numbers from 2, got {ns}.", (name, "best_of_n"))
+        if self.prompts is not None and ns is None:
+            raise Misfit("'prompts' counts those of 'best_of_n', which is not set; set it too.", (name, "prompts"))
+        if self.prompts is not None and self.prompts < 1:
+            raise Misfit(f"'prompts' must be at least 1, got {self.prompts}.", (name, "prompts"))
         if self.n_resamples < 1:
             raise Misfit("'n_resamples' of the section 'evaluation' must be at least 1.", (name, "n_resamples"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.experiments.choices import Choices
 from embedrm.experiments.experiment_config import Config, names_of
 from embedrm.experiments.experiment_models import build_model, seeded
+from embedrm.experiments.judging import Judged
 from embedrm.experiments.released import candidate_facts, load_candidates
 from embedrm.experiments.running_features import remember_features, spared
 from embedrm.experiments.training_sets import Prepared
-from embedrm.numerics.bradley_terry import log_loss
-from embedrm.numerics.ties import pair_credit
 from embedrm.parameters import n_parameters
 from embedrm.preferences import EmbeddedPreferences
 from embedrm.progress import Progress, silent
@@ -28,70 +27,6 @@ if TYPE_CHECKING:
     from embedrm.store import EmbeddingStore
 
 DEFAULT_SPLITS = ("validation", "test")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One split to be judged on, without its ties, and what means over it need."""
-
-    name: str
-    preferences: EmbeddedPreferences
-    n_ties: int
-    domains: list[str]
-    domain_of: NDArray[np.intp]
-    group_of: NDArray[np.intp]
-    n_groups: int
-
-    @classmethod
-    def of(cls, name: str, preferences: EmbeddedPreferences) -> Judged:
-        """Prepare one split; ties alone are refused."""
-        kept = preferences[~preferences.ties]
-        if not len(kept):
-            raise InvalidInputError(
-                f"the split {name!r} has {len(preferences)} pairs and all are ties, on which no accuracy can be told; "
-                "choose other splits or domains to evaluate on"
-            )
-        # computed once here and carried along: every trial needs them
-        _ = kept.active, kept.local_pairs
-        domains, domain_of = np.unique(kept.domain, return_inverse=True)
-        groups, group_of = np.unique(kept.groups, return_inverse=True)
-        n_ties = len(preferences) - len(kept)
-        return cls(name, kept, n_ties, domains.tolist(), domain_of, group_of, len(groups))
-
-    def facts(self, margins: NDArray[np.float64], logits: bool) -> dict[str, Any]:
-        """Return accuracy (micro, macro, by domain), its standard error over prompt groups, and the log loss.
-
-        Equal rewards count one half. ``se`` is the sandwich estimate for the mean over pairs, whose prompt groups are
-        the independent units.
-        """
-        if not np.isfinite(margins).all():
-            bad = int((~np.isfinite(margins)).sum())
-            raise NotFiniteError(f"{bad} of {len(margins)} margins on the split {self.name!r} are not finite")
-        credit = pair_credit(margins)
-        counts = np.bincount(self.domain_of, minlength=len(self.domains))
-        by_domain = np.bincount(self.domain_of, weights=credit, minlength=len(self.domains)) / counts
-        micro = float(credit.mean())
-        sums = np.bincount(self.group_of, weights=credit - micro, minlength=self.n_groups)
-        small = self.n_groups / max(1, self.n_groups - 1)
-        loss = None
-        if logits:
-            loss = float(log_loss(margins, self.preferences.outcome).mean())
-            if not np.isfinite(loss):
-                raise NotFiniteError(f"the log loss on the split {self.name!r} is not finite")
-        return {
-            "micro": micro,
-            "macro": float(by_domain.mean()),
-            "log_loss": loss,
-            "se": float(np.sqrt(small * (sums**2).sum()) / len(credit)) if self.n_groups > 1 else None,
-            "n_pairs": len(credit),
-            "n_ties": self.n_ties,
-            "n_groups": self.n_groups,
-            "domains": dict(zip(self.domains, by_domain.tolist())),
-        }
-
-
-class NotFiniteError(InvalidInputError):
-    """A trial whose result is NaN or infinite."""
 
 
 class Workbench:
@@ -239,7 +174,8 @@ class Workbench:
     def prepared(self, config: Config) -> Prepared:
         """Return what every trial of this configuration shares; parts are made once, whatever configurations share them."""
         data, training, evaluation = config.data, config.training, config.evaluation
-        key = (data, config.encoder, training, evaluation.splits, evaluation.domains)
+        judging = (evaluation.splits, evaluation.domains, evaluation.best_of_n, evaluation.prompts)
+        key = (data, config.encoder, training, judging)
 
         def make() -> Prepared:
             chosen = self.judged_splits(config)
@@ -254,7 +190,7 @@ class Workbench:
             judged = [
                 self._once(
                     "judged",
-                    (data, config.encoder, name, evaluation.domains),
+                    (data, config.encoder, name, evaluation.domains, evaluation.best_of_n, evaluation.prompts),
                     lambda name=name: _judged(config, apart.get(name, whole), name),  # type: ignore[misc]
                 )
                 for name in chosen
@@ -282,10 +218,19 @@ def _judged(config: Config, whole: EmbeddedPreferences, name: str) -> Judged:
     """Return the pairs of one split in the chosen domains, to be judged on."""
     split, domain = whole.responses.split[whole.prompt_rows], whole.domain
     allowed = _in_domains(domain, config.data.domains, "data.domains")
-    part = whole[(split == name) & allowed & _in_domains(domain, config.evaluation.domains, "evaluation.domains")]
+    inside = allowed & _in_domains(domain, config.evaluation.domains, "evaluation.domains")
+    part = whole[(split == name) & inside]
     if not len(part):
         raise InvalidInputError(f"no pair of the split {name!r} is in the chosen domains; choose others to evaluate on")
-    return Judged.of(name, part)
+    section = config.evaluation
+    if section.best_of_n is None:
+        return Judged.of(name, part)
+    # candidates are of every prompt of the split and the domains, with a pair or without
+    responses = whole.responses
+    mask = responses.split == name
+    for names in (names_of(config.data.domains), names_of(section.domains)):
+        mask &= np.isin(responses.domain, responses.domain if names is None else names)
+    return Judged.of(name, part, Choices.of(name, responses, mask, section.best_of_n, section.prompts))
 
 
 def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[dict[str, Any], RewardModel]:
@@ -294,15 +239,17 @@ def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[
     Returns
     -------
     facts : dict
-        ``metrics`` by split (:meth:`Judged.facts`), ``n_train`` (pairs), ``parameters``, ``seconds`` and ``core_seconds``
+        ``metrics`` by split (:meth:`Judged.judge`), ``n_train`` (pairs), ``parameters``, ``seconds`` and ``core_seconds``
         of the fit with the features that an earlier trial fitted for it, of which ``spared_seconds`` were not spent again,
-        and ``score_seconds``.
+        ``score_seconds`` and ``score_core_seconds``, and ``draw_core_seconds`` of the training set (near zero where an
+        earlier trial has drawn it).
     model : RewardModel
         Fitted.
     """
     from embedrm.composites.calibrated import CalibratedRewardModel
 
     model = remember_features(seeded(build_model(parts), seed))
+    drawing = time.process_time()
     training = prepared.draw(seed)
     spared()
     began, cores = time.perf_counter(), time.process_time()
@@ -313,8 +260,8 @@ def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[
     fitted, spent = time.perf_counter(), time.process_time() - cores
     # what another trial paid for is part of what this one costs
     not_spent = spared()
-    logits = model.margins_are_logits
-    metrics = {one.name: one.facts(model.margins(one.preferences), logits) for one in prepared.judged}
+    scoring = time.process_time()
+    metrics = {one.name: one.judge(model) for one in prepared.judged}
     return {
         "metrics": metrics,
         "n_train": len(training),
@@ -323,6 +270,8 @@ def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[
         "core_seconds": spent + not_spent[1],
         "spared_seconds": not_spent[0],
         "score_seconds": time.perf_counter() - fitted,
+        "score_core_seconds": time.process_time() - scoring,
+        "draw_core_seconds": cores - drawing,
     }, model
 
 

@@ -16,7 +16,7 @@ from embedrm.experiments.subsets import joining_sizes
 from embedrm.preferences import EmbeddedPreferences
 
 if TYPE_CHECKING:
-    from embedrm.experiments.running import Judged
+    from embedrm.experiments.judging import Judged
 
 _KEPT = 8
 

@@ -13,7 +13,8 @@ from embedrm.errors import InvalidInputError
 from embedrm.experiments import running
 from embedrm.experiments.experiment import Experiment
 from embedrm.experiments.experiment_run import run_experiment
-from embedrm.experiments.running import Judged, NotFiniteError, Workbench, run_trial
+from embedrm.experiments.judging import Judged, NotFiniteError
+from embedrm.experiments.running import Workbench, run_trial
 from embedrm.experiments.sweep_trials import TrialFile
 from embedrm.featurizers import Featurizer
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
