@@ -16,7 +16,7 @@ from embedrm.experiments.experiment_config import Config, names_of
 from embedrm.experiments.experiment_models import build_model, seeded
 from embedrm.experiments.judging import Judged
 from embedrm.experiments.released import candidate_facts, load_candidates
-from embedrm.experiments.running_features import remember_features, spared
+from embedrm.experiments.running_features import remember_features, sharing_work, spared
 from embedrm.experiments.training_sets import Prepared
 from embedrm.parameters import n_parameters
 from embedrm.preferences import EmbeddedPreferences
@@ -233,6 +233,7 @@ def _judged(config: Config, whole: EmbeddedPreferences, name: str) -> Judged:
     return Judged.of(name, part, Choices.of(name, responses, mask, section.best_of_n, section.prompts))
 
 
+@sharing_work
 def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[dict[str, Any], RewardModel]:
     """Fit one model for one seed and judge it.
 
@@ -240,9 +241,9 @@ def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[
     -------
     facts : dict
         ``metrics`` by split (:meth:`Judged.judge`), ``n_train`` (pairs), ``parameters``, ``seconds`` and ``core_seconds``
-        of the fit with the features that an earlier trial fitted for it, of which ``spared_seconds`` were not spent again,
-        ``score_seconds`` and ``score_core_seconds``, and ``draw_core_seconds`` of the training set (near zero where an
-        earlier trial has drawn it).
+        of the fit, and ``score_seconds`` and ``score_core_seconds``, with what an earlier trial had made for it (features,
+        bins, matrices), of which ``spared_seconds`` were not spent again; and ``draw_core_seconds`` of the training set
+        (near zero where an earlier trial has drawn it).
     model : RewardModel
         Fitted.
     """
@@ -262,15 +263,16 @@ def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[
     not_spent = spared()
     scoring = time.process_time()
     metrics = {one.name: one.judge(model) for one in prepared.judged}
+    scored, not_scored = (time.perf_counter() - fitted, time.process_time() - scoring), spared()
     return {
         "metrics": metrics,
         "n_train": len(training),
         "parameters": n_parameters(model),
         "seconds": fitted - began + not_spent[0],
         "core_seconds": spent + not_spent[1],
-        "spared_seconds": not_spent[0],
-        "score_seconds": time.perf_counter() - fitted,
-        "score_core_seconds": time.process_time() - scoring,
+        "spared_seconds": not_spent[0] + not_scored[0],
+        "score_seconds": scored[0] + not_scored[0],
+        "score_core_seconds": scored[1] + not_scored[1],
         "draw_core_seconds": cores - drawing,
     }, model
 

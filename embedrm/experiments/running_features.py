@@ -1,57 +1,52 @@
-"""Fitted features that trials share: the same featurizer on the same pairs is fitted once."""
+"""What trials share while they run: fitted features, and whatever heads make of them that another trial would make again."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
-from collections import OrderedDict
-from hashlib import blake2b
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from embedrm.experiments.experiment_models import identity
 from embedrm.featurizers import Featurizer
-from embedrm.preferences import EmbeddedPreferences
+from embedrm.featurizers.shared import names, sources
+from embedrm.numerics.sharing import Shelf, once, sharing
+from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
 from embedrm.reward_model import RewardModel
 
-_KEPT = 32
+if TYPE_CHECKING:
+    from embedrm.experiments.training_sets import Prepared
+
+Result = TypeVar("Result")
 
 
 class _Memory(threading.local):
-    """The latest fits of one thread, and the time that finding them has spared."""
+    """One thread's shelf."""
 
     def __init__(self) -> None:
-        self.fits: OrderedDict[Any, tuple[Any, dict[str, Any], float, float]] = OrderedDict()
-        self.seconds = self.core_seconds = 0.0
+        self.shelf = Shelf()
 
 
 _MEMORY = _Memory()
 
 
 class RememberingFeaturizer(Featurizer):
-    """A featurizer that looks up whether it was fitted on these pairs before; otherwise like any."""
+    """A featurizer that looks up whether it was fitted on these rows before; otherwise like any."""
 
     def fit(self, preferences: EmbeddedPreferences) -> RememberingFeaturizer:
         """Fit, or take over an equal fit."""
+
+        def learn() -> dict[str, Any]:
+            super(RememberingFeaturizer, self).fit(preferences)
+            return {name: value for name, value in vars(self).items() if name.endswith("_")}
+
+        responses = preferences.responses
         # of the pairs, a fit depends on nothing but the active rows
-        rows = preferences.active
-        digest = blake2b(rows.tobytes(), digest_size=16).digest()
-        key = (json.dumps(identity(self)), id(preferences.responses), digest)
-        found = _MEMORY.fits.get(key)
-        # the responses are held by the entry, so that their id stays theirs
-        if found is not None and found[0] is preferences.responses:
-            _MEMORY.fits.move_to_end(key)
-            self.__dict__.update(found[1])
-            _MEMORY.seconds += found[2]
-            _MEMORY.core_seconds += found[3]
-            return self
-        began, cores = time.perf_counter(), time.process_time()
-        super().fit(preferences)
-        spent = time.perf_counter() - began, time.process_time() - cores
-        learned = {name: value for name, value in vars(self).items() if name.endswith("_") and not name.startswith("_")}
-        _MEMORY.fits[key] = (preferences.responses, learned, *spent)
-        while len(_MEMORY.fits) > _KEPT:
-            _MEMORY.fits.popitem(last=False)
+        given = (names(responses), json.dumps(identity(self)), preferences.active)
+        self.__dict__.update(once("features", sources(responses), given, learn, _bytes))
         return self
 
 
@@ -67,14 +62,41 @@ def remember_features(model: RewardModel) -> RewardModel:
     return model
 
 
+def sharing_work(run: Callable[..., Result]) -> Callable[..., Result]:
+    """Let ``run(parts, seed, prepared)`` find what earlier runs in this thread made of the same vectors.
+
+    Results are the same to the bit. What was made of other vectors than those of ``prepared`` is dropped first.
+    """
+
+    @wraps(run)
+    def inner(parts: Any, seed: int, prepared: Prepared) -> Result:
+        _MEMORY.shelf.keep_only(_vectors(prepared))
+        with sharing(_MEMORY.shelf):
+            return run(parts, seed, prepared)
+
+    return inner
+
+
 def spared() -> tuple[float, float]:
     """Return the seconds, and seconds of all cores, that this thread has been spared since the last call."""
-    out = _MEMORY.seconds, _MEMORY.core_seconds
-    _MEMORY.seconds = _MEMORY.core_seconds = 0.0
-    return out
+    return _MEMORY.shelf.take_spared()
 
 
 def forget_features() -> None:
     """Drop what this thread remembers."""
-    _MEMORY.fits.clear()
-    spared()
+    _MEMORY.shelf.clear()
+
+
+def _vectors(prepared: Prepared) -> list[Any]:
+    parts: Iterable[EmbeddedResponses] = (
+        one.responses
+        for one in (prepared.whole, prepared.training, *(judged.preferences for judged in prepared.judged))
+    )
+    return [array for responses in parts for array in sources(responses)]
+
+
+def _bytes(value: Any) -> int:
+    """Bytes of the arrays in what a featurizer learned."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    return sum(map(_bytes, value.values())) if isinstance(value, dict) else 0

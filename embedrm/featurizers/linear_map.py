@@ -46,7 +46,7 @@ class LinearMap:
         self.dim = featurizer.dim_
         views = {v: responses.view(v) for v in (*featurizer.response_views_, *featurizer.prompt_views_)}
         self.dtype: Any = np.float64 if any(m.dtype == np.float64 for m in views.values()) else np.float32
-        self._views = views
+        self._given, self._views = dict(views), views
         everything = rows is None or (len(rows) == responses.n_responses and np.array_equal(rows, np.arange(len(rows))))
         self._rows = None if everything else rows
         self.n = responses.n_responses if self._rows is None else len(self._rows)
@@ -74,6 +74,12 @@ class LinearMap:
             and self._rows is None
             and all(_is_one_product(self._views[v], self.dtype) for v in featurizer.response_views_)
         )
+
+    def held_bytes(self) -> int:
+        """Bytes that are held beside the vectors as they were given; rows that are held scaled after a pass are more."""
+        gathered = [held for view, held in self._views.items() if held is not self._given[view]]
+        own = (*gathered, self._prompt_rows, self._surface, self._controls)
+        return sum(array.nbytes for array in own if array is not None)
 
     def _layout(self) -> list[tuple[str, str | None, str, slice]]:
         """Blocks of the weights as they meet the vectors: those of the features, or, folded, one block a view's width."""

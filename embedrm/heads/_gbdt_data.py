@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers.rows import FeatureRows
+from embedrm.featurizers.shared import once_for
 
 # Rows from which bin limits are found. LightGBM holds the sample twice over in float64, and sorts every column of it; beyond
 # a hundred rows a bin, more of them move the limits very little.
 SAMPLE_ROWS = 10_000
 BLOCK_BYTES = 16 * 2**20
+# All that bins depend on among the parameters; whatever else LightGBM is told, it bins alike.
+BINNING = ("max_bin", "bin_construct_sample_cnt", "data_random_seed", "feature_pre_filter", "use_missing")
 
 
 def block_rows(dim: int) -> int:
@@ -27,8 +30,11 @@ def bad_rows(block: NDArray[Any]) -> NDArray[np.bool_]:
     return bad
 
 
-def binned(features: FeatureRows, params: dict[str, Any], reference: Any, who: str) -> Any:
-    """Make a constructed ``lightgbm.Dataset`` of feature rows.
+def binned(features: FeatureRows, held_out: FeatureRows | None, params: dict[str, Any], who: str) -> tuple[Any, Any]:
+    """Make constructed ``lightgbm.Dataset`` of feature rows and of held-out rows in their bins, or find those of equal rows.
+
+    They have no labels, weights or start: boosters are given slopes and curvatures, and only read them. So fits that differ
+    in labels or in how trees are grown have the same ones, where a shelf is open (:mod:`embedrm.numerics.sharing`).
 
     The features are made twice, block by block, once for the sample and once to be binned; no more than a block and the
     sample are held beside the bins (one byte a feature; with at most 15 bins half of one, once all rows are binned).
@@ -36,18 +42,39 @@ def binned(features: FeatureRows, params: dict[str, Any], reference: Any, who: s
     Parameters
     ----------
     features : FeatureRows
+    held_out : FeatureRows, optional
+        Of the same featurizer and the same responses.
     params : dict
-        LightGBM's.
-    reference : lightgbm.Dataset or None
-        Training data whose bins are to be used.
+        LightGBM's; only ``BINNING`` and the number of threads, which changes no bit, are used.
     who : str
         Who asks, for the error.
+
+    Returns
+    -------
+    (lightgbm.Dataset, lightgbm.Dataset or None)
 
     Raises
     ------
     InvalidInputError
         If a feature is NaN or infinite.
     """
+    used = {name: params[name] for name in BINNING}
+
+    def make() -> tuple[Any, Any]:
+        told = {**used, "num_threads": params["num_threads"], "verbosity": params["verbosity"]}
+        data = _binned(features, told, None, who)
+        return data, None if held_out is None else _binned(held_out, told, data, who)
+
+    rows = features.rows, None if held_out is None else held_out.rows
+    return once_for(features.featurizer, features.responses, "bins", (rows, used), make, _bytes)
+
+
+def _bytes(made: tuple[Any, Any]) -> int:
+    """Bytes of the bins, at one each."""
+    return sum(data.num_data() * data.num_feature() for data in made if data is not None)
+
+
+def _binned(features: FeatureRows, params: dict[str, Any], reference: Any, who: str) -> Any:
     import lightgbm
 
     size = block_rows(features.dim)

@@ -202,12 +202,12 @@ def boost(
     graph = GraphLoss(comparisons, objective, plan.hessian_floor)
     held_out = GraphLoss(validation[1], objective) if validation is not None else None
     try:
-        data = binned(features, params, None, who)
+        data, stopped_by = binned(features, None if validation is None else validation[0], params, who)
         if not any(data.feature_num_bin(j) > 1 for j in range(features.dim)):
             raise _no_tree(features, params, who)
         booster = lightgbm.Booster(params, data)
-        if validation is not None:
-            booster.add_valid(binned(validation[0], params, data, who), "held out")
+        if stopped_by is not None:
+            booster.add_valid(stopped_by, "held out")
         # sums over pairs are short: BLAS threads that wait for each other would cost more than the trees
         with threads_for(0):
             train_losses, validation_losses, best = _grow(booster, graph, held_out, plan, who)

@@ -76,9 +76,9 @@ def test_it_is_the_second_derivative_of_the_loss_with_interactions_and_centring(
     )
     for objective in (BradleyTerry(centring=0.2), BTMargin(flip_rate=0.1)):
         head = LaplaceHead(Featurizer(("r", "p*r"), scale="rms"), l2=0.1, objective=objective, tol=1e-13).fit(prefs)
-        from embedrm.heads.linear import _Problem
+        from embedrm.heads._linear_problem import Problem
 
-        one = _Problem(head, objective, head.featurizer_, prefs)
+        one = Problem(head, objective, head.featurizer_, prefs)
         step = 1e-5 * np.eye(head.n_features_in_)
         ahead, behind = (
             np.array([one.value_and_gradient(head.coef_ + s * e, 0.1)[1] for e in step]) for s in (1.0, -1.0)

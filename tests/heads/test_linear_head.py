@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from embedrm import EmbeddedPreferences, Featurizer, LinearHead
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers import linear_map
-from embedrm.heads.linear import _Problem
+from embedrm.heads._linear_problem import Problem
 from embedrm.numerics.bradley_terry import log_loss
 from embedrm.numerics.folds import group_folds
 from embedrm.objectives import Comparisons, make_objective
@@ -121,7 +121,7 @@ class TestObjective:
     def test_gradient_equals_finite_differences(self, name):
         prefs = data(weight=True, outcome=True, margin=True)
         head = LinearHead(**SETTINGS[name])
-        problem = _Problem(head, make_objective(head.objective), head._new_featurizer().fit(prefs), prefs)
+        problem = Problem(head, make_objective(head.objective), head._new_featurizer().fit(prefs), prefs)
         theta = np.random.default_rng(2).normal(size=problem.map.dim)
         _, gradient = problem.value_and_gradient(theta, 0.3)
         numeric = approx_fprime(theta, lambda w: problem.value_and_gradient(w, 0.3)[0], 1e-7)
@@ -130,7 +130,7 @@ class TestObjective:
     def test_value_by_definition(self):
         prefs = data(weight=True, outcome=True, margin=True)
         head = LinearHead(RAW, objective=BTMargin(scale=0.5, flip_rate=0.1, centring=0.05))
-        problem = _Problem(head, make_objective(head.objective), head._new_featurizer().fit(prefs), prefs)
+        problem = Problem(head, make_objective(head.objective), head._new_featurizer().fit(prefs), prefs)
         theta = np.random.default_rng(2).normal(size=DIM)
         r = prefs.responses.views["response:final"] @ theta
         a, b = r[prefs.pairs[:, 0]], r[prefs.pairs[:, 1]]
@@ -143,7 +143,7 @@ class TestObjective:
     def test_the_gradient_vanishes_at_the_optimum(self, name):
         prefs = data(weight=True, outcome=True, margin=True)
         head = LinearHead(tol=1e-16, **SETTINGS[name]).fit(prefs)
-        value, gradient = _Problem(head, make_objective(head.objective), head.featurizer_, prefs).value_and_gradient(
+        value, gradient = Problem(head, make_objective(head.objective), head.featurizer_, prefs).value_and_gradient(
             head.coef_, head.l2_
         )
         assert np.linalg.norm(gradient) < 1e-7

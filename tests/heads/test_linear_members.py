@@ -88,7 +88,7 @@ def test_fewer_pairs_than_features():
 @pytest.mark.parametrize("n_prompts", [5, 300])
 @pytest.mark.parametrize("limit", [2**25, 0])
 def test_a_member_without_some_features_is_the_head_on_the_others(monkeypatch, n_prompts, limit):
-    monkeypatch.setattr("embedrm.heads.linear._MEMBER_METRIC_ENTRIES", limit)
+    monkeypatch.setattr("embedrm.heads._linear_problem._MEMBER_METRIC_ENTRIES", limit)
     prefs = problem(n_prompts=n_prompts, dim=30)
     masks = np.random.default_rng(2).random((3, 30)) < 0.6
     weight = draws(prefs, 3)

@@ -54,8 +54,8 @@ HEADS = {
 @pytest.mark.parametrize("name", HEADS)
 def test_a_fit_and_a_prediction_stay_far_below_the_vectors(name, mapped, monkeypatch):
     # the sample behind the solver's metric has a fixed size, which is nothing beside large files
-    monkeypatch.setattr("embedrm.heads.linear._METRIC_MIN_PAIRS", 512)
-    monkeypatch.setattr("embedrm.heads.linear._METRIC_PAIRS_PER_FEATURE", 1)
+    monkeypatch.setattr("embedrm.heads._linear_problem._METRIC_MIN_PAIRS", 512)
+    monkeypatch.setattr("embedrm.heads._linear_problem._METRIC_PAIRS_PER_FEATURE", 1)
     head = HEADS[name]
     tracemalloc.start()
     try:
