@@ -14,6 +14,7 @@ from embedrm.errors import DataError, InvalidInputError
 from embedrm.experiments.experiment_run import SAVED, leaves
 from embedrm.experiments.sweep_claims import Claims
 from embedrm.experiments.sweep_trials import FILE, OK, TrialFile
+from embedrm.experiments.trial_metrics import recorded
 
 RUN, SWEEP = "run", "sweep"
 # What runs and sweeps write into their folder; nothing else is ever deleted.
@@ -182,9 +183,8 @@ def _means(records: list[dict[str, Any]]) -> dict[str, float]:
     out: dict[str, list[float]] = {}
     for record in records:
         for split, facts in record["metrics"].items():
-            for name in ("micro", "macro", "log_loss"):
-                if facts.get(name) is not None:
-                    out.setdefault(f"{split} {name}", []).append(facts[name])
+            for name in recorded(facts):
+                out.setdefault(f"{split} {name}", []).append(facts[name])
         for name in ("parameters", "seconds"):
             out.setdefault(name, []).append(record[name])
     return {name: float(np.mean(values)) for name, values in out.items() if len(values) == len(records)}

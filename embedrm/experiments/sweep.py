@@ -21,6 +21,7 @@ from embedrm.experiments.sweep_work import Work
 from embedrm.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from embedrm.experiments.sweep_sample import Sample
     from embedrm.preferences import EmbeddedPreferences
     from embedrm.reporting import Report
     from embedrm.store import EmbeddingStore
@@ -46,6 +47,8 @@ class Trial:
         Number of the settings.
     shared : bool
         Whether an earlier trial of the plan has this fingerprint: a seed that nothing draws by, or equal settings.
+    number : int
+        Its place in the plan.
     """
 
     settings: dict[str, Any]
@@ -53,6 +56,7 @@ class Trial:
     fingerprint: str
     variant: int
     shared: bool
+    number: int = 0
 
 
 @dataclass
@@ -108,6 +112,9 @@ class Sweep:
     >>> len(sweep.settings), sweep.seeds
     (4, (0, 1, 2))
     """
+
+    sample: Sample | None = None
+    """What was drawn of the plan, where only a part of it is computed (:mod:`embedrm.experiments.sweep_sample`)."""
 
     def __init__(
         self,
@@ -170,7 +177,7 @@ class Sweep:
             name = ""
             for i, seed in enumerate(self.seeds):
                 name = variant.fingerprint(bench, seed) if matters or i == 0 else name
-                out.append(Trial(settings, seed, name, number, name in seen))
+                out.append(Trial(settings, seed, name, number, name in seen, len(out)))
                 seen.add(name)
         return out
 
@@ -213,6 +220,7 @@ class Sweep:
             raise InvalidInputError(f"max_hours must be above 0, got {max_hours}")
         if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs == 0 or jobs < -1:
             raise InvalidInputError(f"jobs must be a whole number from 1, or -1 for every core, got {jobs!r}")
+        workers = Backend(backend, jobs, address)
         root = Path(folder)
         known = _read_memo(root)
         bench = Workbench(store, preferences, dict(known), progress)
@@ -226,8 +234,9 @@ class Sweep:
         outcome.found = sum(name in finished for name in wanted)
         if outcome.found < len(wanted):
             limit = None if max_hours is None else time.time() + 3600.0 * max_hours
-            work = Work(self, root, bench, trials, [name for name in wanted if name not in finished], outcome, limit)
-            work.run(jobs, backend, address, progress)
+            with workers:
+                left = [name for name in wanted if name not in finished]
+                Work(self, root, bench, trials, left, outcome, limit).run(workers, progress)
             trials.close()
         outcome.failed = sum(trials.records.get(name, {}).get("status", OK) != OK for name in wanted)
         outcome.left = sum(name not in trials.records for name in wanted)

@@ -10,6 +10,7 @@ import numpy as np
 
 from embedrm.experiments.experiment_run import shown
 from embedrm.experiments.sweep_tidy import comparable, label, over_seeds, pareto, sort_key
+from embedrm.experiments.trial_metrics import chance, lower_is_better, title
 from embedrm.reporting import Figure
 from embedrm.reporting.figures import MAX_SERIES
 
@@ -25,7 +26,8 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-")[:60] or "axis"
 
 
-def _values(rows: Rows, path: str) -> list[Any]:
+def values_of(rows: Rows, path: str) -> list[Any]:
+    """Return the values that a path takes in some rows, ordered."""
     found = {shown(row["settings"][path]): row["settings"][path] for row in rows}
     return sorted(found.values(), key=sort_key)
 
@@ -43,25 +45,26 @@ def axis_figures(rows: Sequence[dict[str, Any]], varied: Sequence[str], split: s
     out = []
     for path in varied:
         alike = comparable(rows, path)
-        values = _values(alike, path)
+        values = values_of(alike, path)
         known = [v for v in values if v is not None]
         # a default among numbers has no place on their axis; the table has it
         values = known if len(known) > 1 and _is_numeric(known) else values
         if len(values) < 2:
             continue
-        others = [p for p in varied if p != path and 2 <= len(_values(alike, p)) <= MAX_SERIES]
-        by = min(others, key=lambda p: len(_values(alike, p))) if others else None
+        others = [p for p in varied if p != path and 2 <= len(values_of(alike, p)) <= MAX_SERIES]
+        by = min(others, key=lambda p: len(values_of(alike, p))) if others else None
         draw = _lines if _is_numeric(values) else _dots
         out.append(draw(alike, path, values, by, split, metric))
     return out
 
 
-def _groups(rows: Rows, by: str | None) -> list[tuple[str, Rows]]:
+def groups_of(rows: Rows, by: str | None) -> list[tuple[str, Rows]]:
+    """Return the rows by the values of a path, with what a line of each is called; all of them, without a name, for None."""
     if by is None:
         return [("", rows)]
     return [
         (f"{by.rpartition('.')[2]}={shown(v)}", [r for r in rows if shown(r["settings"][by]) == shown(v)])
-        for v in _values(rows, by)
+        for v in values_of(rows, by)
     ]
 
 
@@ -75,7 +78,7 @@ def _cells(rows: Rows, path: str, values: Sequence[Any], split: str) -> list[dic
 
 def _lines(rows: Rows, path: str, values: Sequence[Any], by: str | None, split: str, metric: str) -> Figure:
     series = []
-    for name, group in _groups(rows, by):
+    for name, group in groups_of(rows, by):
         cells = [(v, c) for v, c in zip(values, _cells(group, path, values, split)) if c is not None]
         if cells:
             series.append({"label": name, "x": [float(v) for v, _ in cells], **_ends([c for _, c in cells])})
@@ -83,14 +86,14 @@ def _lines(rows: Rows, path: str, values: Sequence[Any], by: str | None, split: 
     log = len(positive) == len(values) and max(positive) / min(positive) >= _WIDE
     data: dict[str, Any] = {"series": series, "x_label": path, "y_label": _axis(metric, split)}
     data |= {"x_scale": "log"} if log else {}
-    near = metric != "log_loss" and min(min(one["y"]) for one in series) < _NEAR_CHANCE
+    near = chance(metric) == 0.5 and min(min(one["y"]) for one in series) < _NEAR_CHANCE
     data |= {"reference": [{"value": 0.5, "label": "chance"}]} if near else {}
     return Figure(f"over-{_slug(path)}", f"{_axis(metric, split)} over {path}", "lines", data, caption=_caption(by))
 
 
 def _dots(rows: Rows, path: str, values: Sequence[Any], by: str | None, split: str, metric: str) -> Figure:
     series = []
-    for name, group in _groups(rows, by):
+    for name, group in groups_of(rows, by):
         ends = _ends(_cells(group, path, values, split))
         series.append({"label": name, "values": ends.pop("y"), **ends})
     data: dict[str, Any] = {
@@ -111,8 +114,7 @@ def _ends(cells: Sequence[Mapping[str, Any] | None]) -> dict[str, list[Any]]:
 
 
 def _axis(metric: str, split: str) -> str:
-    what = {"micro": "accuracy", "macro": "macro accuracy", "log_loss": "log loss (nats)"}[metric]
-    return f"{what} on {split}"
+    return f"{title(metric)} on {split}"
 
 
 def _caption(by: str | None) -> str:
@@ -122,9 +124,9 @@ def _caption(by: str | None) -> str:
 
 def cost_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> list[Figure]:
     """Accuracy against parameters and against seconds, with the points of the front apart."""
-    sign = -1.0 if metric == "log_loss" else 1.0
+    sign = -1.0 if lower_is_better(metric) else 1.0
     out = []
-    for cost, title in (("parameters", "parameters"), ("seconds", "seconds of one fit")):
+    for cost, called in (("parameters", "parameters"), ("seconds", "seconds of one fit")):
         known = [row for row in rows if row.get(cost)]
         if len(known) < 2:
             continue
@@ -146,7 +148,7 @@ def cost_figures(rows: Rows, varied: Sequence[str], split: str, metric: str) -> 
                     )
                 )
         spread = max(r[cost] for r in known) / min(r[cost] for r in known)
-        data: dict[str, Any] = {"series": series, "x_label": title, "y_label": _axis(metric, split)}
+        data: dict[str, Any] = {"series": series, "x_label": called, "y_label": _axis(metric, split)}
         data |= {"x_scale": "log"} if spread >= _WIDE else {}
-        out.append(Figure(f"cost-{cost}", f"{_axis(metric, split)} against {title}", "scatter", data))
+        out.append(Figure(f"cost-{cost}", f"{_axis(metric, split)} against {called}", "scatter", data))
     return out

@@ -10,15 +10,17 @@ import numpy as np
 
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.experiments.experiment_run import settings_table, shown
-from embedrm.experiments.sweep_figures import axis_figures, cost_figures
-from embedrm.experiments.sweep_tidy import axis_values, comparable, label, over_seeds, pareto, sort_key, variant_rows
+from embedrm.experiments.sweep_choices import choice_figure, choice_table
+from embedrm.experiments.sweep_cost import cost_section, plan_cost, sample_sentence
+from embedrm.experiments.sweep_figures import axis_figures, cost_figures, values_of
+from embedrm.experiments.sweep_tidy import axis_values, comparable, label, over_seeds, pareto, variant_rows
 from embedrm.experiments.sweep_trials import OK
+from embedrm.experiments.trial_metrics import check_metric, lower_is_better, title
 from embedrm.reporting import Column, Report, Table, collect
 
 if TYPE_CHECKING:
     from embedrm.experiments.sweep import Outcome, Sweep
 
-METRICS = ("micro", "macro", "log_loss")
 CHOOSES = "validation"
 _SHOWN = 40
 _MAX_COLUMNS = 12
@@ -39,8 +41,9 @@ def sweep_report(
     ----------
     sweep : Sweep
     outcome : Outcome
-    metric : {"micro", "macro", "log_loss"}
-        What is shown.
+    metric : str
+        What is shown: "micro", "macro", "log_loss", and where every variant judges choices among candidates "spearman" and
+        "best_of_N".
     pivot : (str, str), optional
         Varied paths for rows and columns; the two with the most values where absent.
     command, started
@@ -50,10 +53,10 @@ def sweep_report(
     -------
     Report
         Tables ``variants`` (best first by the validation split; where there is none, in the order of the sweep, since
-        nothing may be chosen on a test split), ``pivot``, ``axes``, ``pareto-front`` and ``failures``.
+        nothing may be chosen on a test split), ``pivot``, ``axes``, ``choices``, ``pareto-front`` and ``failures``; and of
+        a random sample of a plan ``plan-cost``, what all of it would cost.
     """
-    if metric not in METRICS:
-        raise unknown_name("metric of a sweep", metric, METRICS)
+    check_metric(metric, (variant.config for variant in sweep.variants))
     rows = variant_rows(sweep, outcome, metric)
     axes = axis_values(sweep)
     varied = [path for path, values in axes.items() if len({shown(v) for v in values}) > 1]
@@ -78,6 +81,14 @@ def sweep_report(
         fronts, figures = _fronts(done, varied, shown_on, metric), cost_figures(done, varied, shown_on, metric)
         if fronts is not None:
             report.add_section("Accuracy over cost", tables=[fronts], figures=figures)
+        chosen_table = choice_table(sweep, outcome, varied, shown_on)
+        if chosen_table is not None:
+            figure = choice_figure(sweep, outcome, varied, shown_on)
+            report.add_section("Choosing among candidates", tables=[chosen_table], figures=[figure])
+    cost = plan_cost(sweep, outcome)
+    if cost is not None:
+        report.summary.append(cost["sentence"])
+        cost_section(report, cost)
     failures = _failures(outcome)
     if failures is not None:
         report.add_section("Failures", tables=[failures])
@@ -96,20 +107,17 @@ def sweep_report(
                 "not_finished": outcome.left,
             },
             "experiment": sweep.to_dict(),
+            **({} if cost is None else {"plan_cost": cost}),
         },
     )
     return report
-
-
-def _name(metric: str) -> str:
-    return {"micro": "accuracy", "macro": "macro accuracy", "log_loss": "log loss (nats)"}[metric]
 
 
 def _ordered(done: list[dict[str, Any]], splits: Sequence[str], metric: str) -> list[dict[str, Any]]:
     """Best first by the validation split; in their own order without one."""
     if CHOOSES not in splits:
         return done
-    sign = 1.0 if metric == "log_loss" else -1.0
+    sign = 1.0 if lower_is_better(metric) else -1.0
     return sorted(done, key=lambda row: (sign * row["splits"][CHOOSES]["value"], row["variant"]))
 
 
@@ -118,6 +126,8 @@ def _summary(
 ) -> list[str]:
     planned, distinct = len(outcome.trials), outcome.distinct
     said = f"{planned:,} trials: {len(sweep.settings):,} variants, {_count(len(sweep.seeds), 'seed')}."
+    if sweep.sample is not None:
+        said = sample_sentence(sweep.sample)
     if distinct < planned:
         said += f" {distinct:,} of them differ; the others are the same computation and were done once."
     parts = [f"{outcome.computed:,} computed now", f"{outcome.found:,} finished before"]
@@ -127,7 +137,7 @@ def _summary(
     if done and CHOOSES in splits and len(done) > 1:
         best = _ordered(done, splits, metric)[0]
         cells = ", ".join(f"{_interval(best['splits'][split])} on {split}" for split in splits)
-        out.append(f"Best by {CHOOSES} {_name(metric)}: {label(best['settings'])}; {cells}.")
+        out.append(f"Best by {CHOOSES} {title(metric)}: {label(best['settings'])}; {cells}.")
     return out
 
 
@@ -160,7 +170,7 @@ def _notes(sweep: Sweep, outcome: Outcome) -> list[str]:
 def _variants(rows: list[dict[str, Any]], varied: Sequence[str], splits: Sequence[str], metric: str) -> Table:
     columns = [Column("variant", "Variant")]
     columns += [Column(f"a{i}", path) for i, path in enumerate(varied)]
-    best = "min" if metric == "log_loss" else "max"
+    best = "min" if lower_is_better(metric) else "max"
     columns += [
         Column(f"s{i}", split, "interval", best=best if split == CHOOSES else None) for i, split in enumerate(splits)
     ]
@@ -180,7 +190,7 @@ def _variants(rows: list[dict[str, Any]], varied: Sequence[str], splits: Sequenc
     ]
     order = f"Best first by {CHOOSES}." if CHOOSES in splits else "In the order of the sweep."
     more = f" The first {_SHOWN} of {len(rows):,}; all are in trials.csv." if len(rows) > _SHOWN else ""
-    return Table("variants", "Variants", columns, cells, caption=f"{_name(metric).capitalize()}. {order}{more}")
+    return Table("variants", "Variants", columns, cells, caption=f"{title(metric).capitalize()}. {order}{more}")
 
 
 def _pivot_axes(
@@ -206,15 +216,9 @@ def _pivot_axes(
     return max(rest, key=lambda path: sizes[path]), columns
 
 
-def values_of(rows: Sequence[Mapping[str, Any]], path: str) -> list[Any]:
-    """Return the values that a path takes in some rows, ordered."""
-    found = {shown(row["settings"][path]): row["settings"][path] for row in rows}
-    return sorted(found.values(), key=sort_key)
-
-
 def _pivot(rows: list[dict[str, Any]], down: str, across: str, split: str, metric: str) -> Table:
     heads, sides = values_of(rows, across)[:_MAX_COLUMNS], values_of(rows, down)
-    best = "min" if metric == "log_loss" else "max"
+    best = "min" if lower_is_better(metric) else "max"
     columns = [Column("row", down), *(Column(f"c{j}", shown(v), "number", digits=3) for j, v in enumerate(heads))]
     cells = []
     for value in sides:
@@ -227,7 +231,7 @@ def _pivot(rows: list[dict[str, Any]], down: str, across: str, split: str, metri
             ]
             cell[f"c{j}"] = float(np.mean(found)) if found else None
         cells.append(cell)
-    caption = f"{_name(metric).capitalize()} on {split}; the mean over all other settings and seeds ({best} is better)."
+    caption = f"{title(metric).capitalize()} on {split}; the mean over all other settings and seeds ({best} is better)."
     return Table("pivot", f"{down} by {across}", columns, cells, caption=caption)
 
 
@@ -259,13 +263,13 @@ def _effects(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metr
         Column("n", "variants", "integer"),
     ]
     caption = (
-        f"{_name(metric).capitalize()} on {split} of the variants that have the value, each averaged over its seeds."
+        f"{title(metric).capitalize()} on {split} of the variants that have the value, each averaged over its seeds."
     )
     return Table("axes", "Each setting by itself", columns, cells, caption=caption, row_groups="axis")
 
 
 def _fronts(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metric: str) -> Table | None:
-    sign = -1.0 if metric == "log_loss" else 1.0
+    sign = -1.0 if lower_is_better(metric) else 1.0
     known = [row for row in rows if row["parameters"] is not None and row["seconds"] is not None]
     if not known:
         return None
@@ -275,7 +279,7 @@ def _fronts(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metri
     }
     columns = [
         Column("what", "Variant"),
-        Column("value", _name(metric), "number", digits=3),
+        Column("value", title(metric), "number", digits=3),
         Column("parameters", "parameters", "integer"),
         Column("seconds", "fit", "seconds"),
         Column("by", "on the front of"),

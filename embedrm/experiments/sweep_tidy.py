@@ -12,12 +12,16 @@ import numpy as np
 from embedrm.experiments.experiment import section_mains
 from embedrm.experiments.experiment_run import leaves, shown
 from embedrm.experiments.sweep_trials import OK, write_whole
+from embedrm.experiments.trial_metrics import choice_columns
 
 if TYPE_CHECKING:
     from embedrm.experiments.sweep import Outcome, Sweep
 
-COSTS = ("n_train", "parameters", "seconds", "core_seconds", "score_seconds")
-METRICS = ("micro", "macro", "log_loss", "se", "n_pairs")
+COSTS = (
+    *("n_train", "parameters", "seconds", "core_seconds", "score_seconds", "score_core_seconds"),
+    "draw_core_seconds",
+)
+_COLUMNS = ("micro", "macro", "log_loss", "se", "n_pairs")
 
 
 def axis_values(sweep: Sweep) -> dict[str, list[Any]]:
@@ -42,15 +46,15 @@ def trial_rows(sweep: Sweep, outcome: Outcome) -> list[dict[str, Any]]:
     -------
     list of dict
         ``trial``, ``variant``, ``seed``, ``status`` (``ok``, ``failed``, ``not finished``), ``shared`` (computed for an
-        earlier trial), the varied paths, ``SPLIT_micro`` and so on, ``SPLIT_DOMAIN`` for each domain, costs, ``error`` and
-        ``fingerprint``.
+        earlier trial), the varied paths, ``SPLIT_micro`` and so on, ``SPLIT_best_of_N`` and ``SPLIT_spearman`` where choices
+        among candidates were judged, ``SPLIT_DOMAIN`` for each domain, costs, ``error`` and ``fingerprint``.
     """
     axes = axis_values(sweep)
     rows = []
-    for number, trial in enumerate(outcome.trials):
+    for trial in outcome.trials:
         record = outcome.records.get(trial.fingerprint)
         row: dict[str, Any] = {
-            "trial": number,
+            "trial": trial.number,
             "variant": trial.variant,
             "seed": trial.seed,
             "status": "not finished" if record is None else record["status"],
@@ -59,7 +63,7 @@ def trial_rows(sweep: Sweep, outcome: Outcome) -> list[dict[str, Any]]:
         row |= {path: values[trial.variant] for path, values in axes.items()}
         if record is not None and record["status"] == OK:
             for split, facts in record["metrics"].items():
-                row |= {f"{split}_{name}": facts[name] for name in METRICS}
+                row |= {f"{split}_{name}": facts[name] for name in (*_COLUMNS, *choice_columns(facts))}
                 row |= {f"{split}_domain_{domain}": value for domain, value in facts["domains"].items()}
             row |= {name: record.get(name) for name in COSTS}
         error = (record or {}).get("error")
