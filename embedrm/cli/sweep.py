@@ -70,7 +70,9 @@ def sweep(
         int | None,
         typer.Option(min=1, help="How many random draws.", rich_help_panel=_SPACE_PANEL, show_default=False),
     ] = None,
-    random_state: Annotated[int, typer.Option(min=0, help="Seed of the draws.", rich_help_panel=_SPACE_PANEL)] = 0,
+    random_state: Annotated[
+        int, typer.Option(min=0, help="Seed of the draws, and of --sample.", rich_help_panel=_SPACE_PANEL)
+    ] = 0,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -107,11 +109,25 @@ def sweep(
         typer.Option(help="Begin no trial after this time.", rich_help_panel=_WORK_PANEL, show_default=False),
     ] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed.", rich_help_panel=_WORK_PANEL)] = False,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Compute only so many trials of the plan, drawn at random by --random-state, and tell from them what the "
+            "whole plan would cost.",
+            rich_help_panel=_WORK_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be computed, and stop.", rich_help_panel=_WORK_PANEL)
     ] = False,
     metric: Annotated[
-        str, typer.Option(help="micro, macro or log_loss.", rich_help_panel=common.OUTPUT_PANEL)
+        str,
+        typer.Option(
+            help="micro, macro or log_loss; with evaluation.best_of_n also spearman, and best_of_N for each N of it.",
+            rich_help_panel=common.OUTPUT_PANEL,
+        ),
     ] = "micro",
     pivot: Annotated[
         str | None,
@@ -133,20 +149,21 @@ def sweep(
     A sweep that was stopped, killed even, goes on with the same command.
     """
     from embedrm.cli._sweeping import build_sweep
-    from embedrm.experiments.sweep_report import METRICS
     from embedrm.experiments.sweep_tidy import trial_rows, write_tidy
+    from embedrm.experiments.trial_metrics import check_metric
 
     console = Console(quiet, as_json)
     started = time.perf_counter()
-    if metric not in METRICS:
-        from embedrm.errors import unknown_name
-
-        raise unknown_name("metric", metric, METRICS)
     if jobs == 0:
         raise InvalidInputError("--jobs 0 computes nothing; give 1 or more, or -1 for every core")
     made = build_sweep(
         file, set_, grid=grid, around=around, random=random, samples=samples, random_state=random_state, seeds=seeds
     )
+    check_metric(metric, (variant.config for variant in made.variants))
+    if sample is not None:
+        from embedrm.experiments.sweep_sample import SampledSweep
+
+        made = SampledSweep.of(made, sample, random_state)
     if dry_run:
         facts = made.look(output)
         console.result(facts, "\n".join(f"{name.replace('_', ' '):<16}{value:,}" for name, value in facts.items()))

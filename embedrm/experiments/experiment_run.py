@@ -16,6 +16,7 @@ from embedrm.experiments.running import Workbench, run_trial
 from embedrm.experiments.running_features import forget_features
 from embedrm.experiments.sweep_trials import TrialFile
 from embedrm.experiments.sweep_workers import Job, finished
+from embedrm.experiments.trial_metrics import METRICS, recorded, title
 from embedrm.heads.length import LengthHead
 from embedrm.progress import Progress, silent
 from embedrm.reporting import Column, Report, Table, collect
@@ -139,6 +140,13 @@ def seeds_table(rows: list[dict[str, Any]]) -> Table:
     """Records of one experiment: accuracy on each split, and what the fit cost."""
     splits = list(rows[0]["metrics"])
     columns = [Column("seed", "Seed"), *(Column(f"s{i}", split, "share") for i, split in enumerate(splits))]
+    # of choices among candidates, where they were judged
+    chosen = {split: [m for m in recorded(rows[0]["metrics"][split]) if m not in METRICS] for split in splits}
+    columns += [
+        Column(f"c{i}_{metric}", f"{split}: {title(metric)}", "number", digits=3)
+        for i, split in enumerate(splits)
+        for metric in chosen[split]
+    ]
     columns += [
         Column("n_train", "training pairs", "integer"),
         Column("parameters", "parameters", "integer", note="numbers learned, without the statistics of features"),
@@ -149,11 +157,17 @@ def seeds_table(rows: list[dict[str, Any]]) -> Table:
         {
             "seed": str(row["seed"]),
             **{f"s{i}": row["metrics"][split]["micro"] for i, split in enumerate(splits)},
+            **{f"c{i}_{m}": row["metrics"][split][m] for i, split in enumerate(splits) for m in chosen[split]},
             **{key: row[key] for key in ("n_train", "parameters", "seconds", "core_seconds")},
         }
         for row in rows
     ]
-    return Table("seeds", "Each seed", columns, cells, caption="Accuracy over all pairs (micro).")
+    caption = "Accuracy over all pairs (micro)."
+    if any(chosen.values()):
+        caption += (
+            " Gold above a random choice, in standard deviations (sd) within prompts; Spearman's mean over prompts."
+        )
+    return Table("seeds", "Each seed", columns, cells, caption=caption)
 
 
 def settings_table(data: Mapping[str, Any]) -> Table:
