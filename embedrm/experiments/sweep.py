@@ -15,6 +15,7 @@ from embedrm.experiments.experiment import Experiment
 from embedrm.experiments.experiment_config import KEYS, read_seeds
 from embedrm.experiments.experiment_files import Misfit, line_of, read_file, to_yaml
 from embedrm.experiments.running import Workbench
+from embedrm.experiments.sweep_backends import Backend
 from embedrm.experiments.sweep_space import Space
 from embedrm.experiments.sweep_trials import OK, TrialFile, write_once, write_whole
 from embedrm.experiments.sweep_work import Work
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from embedrm.store import EmbeddingStore
 
 MEMO, SAVED_SWEEP = "data.json", "sweep.yaml"
-# Seconds between looks at what other sweeps of the folder are doing.
-_PATIENCE = 0.3
-_MOST_IN_A_BUNDLE = 16
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,7 @@ class Sweep:
         jobs : int
             Workers.
         backend, address
-            See :func:`embedrm.experiments.sweep_workers.run_parallel`.
+            See :func:`embedrm.experiments.sweep_backends.Backend`.
         retry : bool
             Try again what failed.
         max_hours : float, optional

@@ -15,10 +15,36 @@ from contextlib import suppress
 from pathlib import Path
 
 from embedrm.errors import InvalidInputError
-from embedrm.experiments.sweep_trials import TrialFile, locked
+from embedrm.experiments.sweep_trials import TrialFile, locked, write_all
 
 FOLDER = "claims"
 _GATE = ".gate"
+
+
+def alive(folder: str | Path, session: str) -> bool:
+    """Whether the process of a session is at work still; asked by its workers, which may outlive it.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder of the trials.
+    session : str
+        :attr:`Claims.session`.
+    """
+    import fcntl
+
+    try:
+        descriptor = os.open(Path(folder) / FOLDER / session, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        # shared, so that workers that ask at once do not take each other for the session
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class Claims:
@@ -70,7 +96,8 @@ class Claims:
         wanted : sequence of str
             Not finished as far as the caller has read.
         trials : TrialFile
-            Read again inside the lock: what another process finished, and let go of, a moment ago is in its ``news``.
+            Read again inside the lock: what another process finished, and let go of, a moment ago is in its ``news``, which
+            must have begun before the caller chose what is wanted.
         """
         gate, own = self._opened()
         with locked(gate):
@@ -78,7 +105,7 @@ class Claims:
             trials.read()
             mine = [name for name in wanted if name not in others and name not in trials.news]
             if mine:
-                os.write(own, "".join(f"{name}\n" for name in mine).encode())
+                write_all(own, "".join(f"{name}\n" for name in mine).encode(), self.folder / self.session)
         return mine
 
     def _opened(self) -> tuple[int, int]:

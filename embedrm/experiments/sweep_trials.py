@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,7 +37,7 @@ def locked(descriptor: int) -> Iterator[None]:
 
 
 class TrialFile:
-    """Finished trials of a folder, by their fingerprint.
+    """Finished trials of a folder, by their fingerprint; the threads of a process may share one.
 
     Parameters
     ----------
@@ -52,7 +53,7 @@ class TrialFile:
     read_to : int
         Bytes that were read, up to the end of a whole line.
     news : set of str
-        Fingerprints read since the caller last cleared it.
+        Fingerprints read since :meth:`begin`, or since this was made: it only grows, so that no thread misses one.
     torn : int
         Lines that were no whole record.
     """
@@ -65,9 +66,20 @@ class TrialFile:
         self.read_to = read_from
         self._descriptor: int | None = None
         self._synced = time.monotonic()
+        # two threads that read the same bytes would both step over them
+        self._reading = threading.Lock()
+
+    def begin(self) -> None:
+        """Forget what is new: what is read from here on is."""
+        with self._reading:
+            self.news = set()
 
     def read(self) -> list[str]:
         """Read what was added since the last call, by anyone; return the fingerprints."""
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> list[str]:
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.read_to)
@@ -92,19 +104,31 @@ class TrialFile:
         self.news.update(found)
         return found
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Add one record, whole; it is safe from the end of this process when this returns."""
+    def append(self, record: dict[str, Any], once: bool = False) -> bool:
+        """Add one record, whole; it is safe from the end of this process when this returns.
+
+        With ``once`` nothing is added where somebody else has finished the trial since :meth:`begin`: a worker that outlived
+        its sweep, say, or one that a cluster believed dead. A success takes the place of such a failure. Returns whether
+        the record was added.
+        """
         line = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         descriptor = self._open()
         with locked(descriptor):
+            if once:
+                # nobody else writes now
+                self.read()
+                name = record["fingerprint"]
+                if name in self.news and (self.records[name]["status"] == OK or record["status"] != OK):
+                    return False
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line
-            _write(descriptor, line, self.path)
+            write_all(descriptor, line, self.path)
         now = time.monotonic()
         if now - self._synced > SYNC_SECONDS:
             os.fsync(descriptor)
             self._synced = now
+        return True
 
     def _open(self) -> int:
         if self._descriptor is None:
@@ -130,7 +154,8 @@ class TrialFile:
         return {name for name, record in self.records.items() if record["status"] == OK or not retry}
 
 
-def _write(descriptor: int, line: bytes, path: Path) -> None:
+def write_all(descriptor: int, line: bytes, path: Path) -> None:
+    """Write all bytes, however many calls the system needs for it."""
     written = 0
     while written < len(line):
         try:
