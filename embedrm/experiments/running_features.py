@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from embedrm.experiments.experiment_models import identity
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.shared import names, sources
 from embedrm.numerics.sharing import Shelf, once, sharing
-from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
+from embedrm.preferences import EmbeddedPreferences
 from embedrm.reward_model import RewardModel
 
 if TYPE_CHECKING:
@@ -65,12 +65,13 @@ def remember_features(model: RewardModel) -> RewardModel:
 def sharing_work(run: Callable[..., Result]) -> Callable[..., Result]:
     """Let ``run(parts, seed, prepared)`` find what earlier runs in this thread made of the same vectors.
 
-    Results are the same to the bit. What was made of other vectors than those of ``prepared`` is dropped first.
+    Results are the same to the bit. What was made of other vectors than those of ``prepared`` is dropped first, and what
+    is made of others inside is not held.
     """
 
     @wraps(run)
     def inner(parts: Any, seed: int, prepared: Prepared) -> Result:
-        _MEMORY.shelf.keep_only(_vectors(prepared))
+        _MEMORY.shelf.begin(prepared.vectors())
         with sharing(_MEMORY.shelf):
             return run(parts, seed, prepared)
 
@@ -85,14 +86,6 @@ def spared() -> tuple[float, float]:
 def forget_features() -> None:
     """Drop what this thread remembers."""
     _MEMORY.shelf.clear()
-
-
-def _vectors(prepared: Prepared) -> list[Any]:
-    parts: Iterable[EmbeddedResponses] = (
-        one.responses
-        for one in (prepared.whole, prepared.training, *(judged.preferences for judged in prepared.judged))
-    )
-    return [array for responses in parts for array in sources(responses)]
 
 
 def _bytes(value: Any) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +16,27 @@ from embedrm.errors import InvalidInputError
 from embedrm.experiments.experiment_config import TrainingSection
 from embedrm.experiments.labelling import label
 from embedrm.experiments.subsets import joining_sizes
-from embedrm.preferences import EmbeddedPreferences
+from embedrm.featurizers.shared import sources
+from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
 
 if TYPE_CHECKING:
     from embedrm.experiments.judging import Judged
 
 _KEPT = 8
 
+# Names of vectors that were sent from here, and vectors that arrived here under such a name and are held by something.
+_SENT: WeakKeyDictionary[EmbeddedResponses, str] = WeakKeyDictionary()
+_ARRIVED: WeakValueDictionary[str, EmbeddedResponses] = WeakValueDictionary()
+_LOCK = threading.Lock()
+
 
 @dataclass
 class Prepared:
-    """Everything that trials of one data set, one encoder, one training and one evaluation section share."""
+    """Everything that trials of one data set, one encoder, one training and one evaluation section share.
+
+    Sent to another process, vectors that arrive again are those that arrived before: sections that differ in the annotator
+    alone share them there as they do here, and with them what trials make of them.
+    """
 
     whole: EmbeddedPreferences
     training: EmbeddedPreferences
@@ -62,3 +75,27 @@ class Prepared:
                 f"{self.section.by}"
             )
         return self.training[np.flatnonzero(joins <= size)]
+
+    def vectors(self) -> list[Any]:
+        """Return the arrays that features of its trials are made from."""
+        return [array for one in self._preferences() for array in sources(one.responses)]
+
+    def _preferences(self) -> list[EmbeddedPreferences]:
+        return [self.whole, self.training, *(judged.preferences for judged in self.judged)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        with _LOCK:
+            sent = [_SENT.setdefault(one.responses, uuid4().hex) for one in self._preferences()]
+        # training sets are drawn where they are fitted on
+        return {**vars(self), "_drawn": OrderedDict(), "_sent": sent}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        sent = state.pop("_sent")
+        vars(self).update(state)
+        with _LOCK:
+            for one, name in zip(self._preferences(), sent):
+                before = _ARRIVED.get(name)
+                if before is not None:
+                    # in place, since others refer to these responses too
+                    vars(one.responses).update(vars(before))
+                _ARRIVED[name] = one.responses

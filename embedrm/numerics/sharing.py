@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ class _Entry:
 
 
 class Shelf:
-    """Values that were made from equal requests, the latest first; for one thread.
+    """Values that were made on request, the latest first, for equal requests; for one thread.
 
-    What is asked for is named by what it is made from: ``sources``, large arrays that nobody changes and that are known by
-    identity, and ``given``, everything else, which is compared by its bits. Nothing is found by a digest, so that nothing
-    wrong is found.
+    A request is named by what its value is made from: ``sources``, large arrays that nobody changes and that are known by
+    identity, and ``given``, everything else, which is compared by its bits. Values are held for sources that were named
+    before (:meth:`begin`) and for no others, so that no arrays live on for the sake of what was made from them.
 
     Parameters
     ----------
@@ -51,9 +51,18 @@ class Shelf:
         self.most_bytes = most_bytes
         self.seconds = self.core_seconds = 0.0
         self._entries: list[_Entry] = []
+        self._known: dict[int, Any] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def begin(self, sources: Iterable[Any]) -> None:
+        """Hold what is made from these alone, and drop what was made from anything else."""
+        self._known = {id(source): source for source in sources}
+        self._entries = [entry for entry in self._entries if self._knows(entry.sources)]
+
+    def _knows(self, sources: Sequence[Any]) -> bool:
+        return all(id(source) in self._known for source in sources)
 
     def once(
         self,
@@ -79,6 +88,8 @@ class Shelf:
             Bytes of a value that are held for it alone; asked again whenever another is added, since values may grow.
         """
         wanted = tuple(sources)
+        if not self._knows(wanted):
+            return make()
         for place, entry in enumerate(self._entries):
             if entry.kind == kind and _identical(entry.sources, wanted) and same(entry.given, given):
                 self._entries.insert(0, self._entries.pop(place))
@@ -105,11 +116,6 @@ class Shelf:
                 kept.append(entry)
         self._entries = kept
 
-    def keep_only(self, sources: Collection[Any]) -> None:
-        """Drop what was made from anything else, so that other vectors are not held for it."""
-        known = {id(source) for source in sources}
-        self._entries = [entry for entry in self._entries if all(id(source) in known for source in entry.sources)]
-
     def take_spared(self) -> tuple[float, float]:
         """Return the seconds and core-seconds that were spared since the last call."""
         out = self.seconds, self.core_seconds
@@ -117,8 +123,8 @@ class Shelf:
         return out
 
     def clear(self) -> None:
-        """Drop everything."""
-        self._entries = []
+        """Drop everything, what is known included."""
+        self.begin(())
         self.take_spared()
 
 
