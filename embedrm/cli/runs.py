@@ -94,8 +94,14 @@ def diff(
         common.table(["setting", "first", "second"], settings) if settings else "no setting differs",
         common.table(["result", "first", "second", "difference"], metrics),
     ]
-    if facts["seeds"] != [1, 1]:
-        parts.append(f"means over {facts['seeds'][0]} and {common.plural(facts['seeds'][1], 'seed')}")
+    first_seeds, second_seeds = facts["seeds"]
+    if first_seeds != second_seeds:
+        parts.append(f"seeds: {_listed(first_seeds)} of the first, {_listed(second_seeds)} of the second")
+    elif len(first_seeds) > 1:
+        parts.append(f"means over {common.plural(len(first_seeds), 'seed')}: {_listed(first_seeds)}")
+    if facts["versions"][0] != facts["versions"][1]:
+        old, new = (", ".join(each) for each in facts["versions"])
+        parts.append(f"computed by embedrm {old} and {new}: the difference may be one of versions")
     Console(quiet, as_json).result(facts, "\n\n".join(parts))
 
 
@@ -126,6 +132,10 @@ def _order(record: dict[str, Any]) -> tuple[int, float, str]:
     return (0 if record["status"] == "ok" else 1, -value, record["fingerprint"])
 
 
+def _listed(seeds: list[int]) -> str:
+    return ", ".join(map(str, seeds[:10])) + (f" and {len(seeds) - 10:,} more" if len(seeds) > 10 else "")
+
+
 def _seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 100 else f"{value / 60:.0f} min" if value < 6000 else f"{value / 3600:.1f} h"
 
@@ -139,7 +149,7 @@ def _many(records: list[dict[str, Any]]) -> str:
         metrics = record.get("metrics") or {}
         cells = [f"{metrics[s]['micro']:.4f}" if s in metrics else "-" for s in splits]
         error = (record.get("error") or {}).get("type", "")
-        what = label(record["settings"]) + (f" ({error})" if error else "")
+        what = (label(record["settings"]) if record["settings"] else "-") + (f" ({error})" if error else "")
         rows.append(
             [record["fingerprint"][:10], str(record["seed"]), *cells, _seconds(record.get("seconds") or 0.0), what]
         )

@@ -99,7 +99,8 @@ class Experiment:
             "vectors": bench.vector_facts(config),
             "training": training,
             "evaluation": {
-                "splits": chosen,
+                # their order changes no result
+                "splits": sorted(chosen, reverse=True),
                 "domains": _domains(config.evaluation.domains),
                 **config.evaluation.choice_facts(),
             },
@@ -107,11 +108,13 @@ class Experiment:
         }
 
     def fingerprint(self, bench: Workbench | None = None, seed: int = 0) -> str:
-        """Return 32 hex digits that change whenever the result for this seed may change, and only then.
+        """Return 32 hex digits that change whenever the result for this seed may change.
 
         Data count by their content, the encoder by its weights and settings, the model by every parameter, default ones
-        too. Titles, paths, how intervals are drawn and versions do not count; versions are told with every result. A seed
-        that nothing draws by gives the fingerprint of any other seed.
+        too. Titles, paths, the order of keys, how intervals are drawn and versions do not count; versions are told with
+        every result, and a report says where results of several stand side by side. A seed that nothing draws by gives the
+        fingerprint of any other seed. A part of a composite that is written out, where the composite would make the same
+        one by itself, counts as another: it is computed again, never mistaken.
         """
         text = json.dumps(self.identity(bench or Workbench(), seed), sort_keys=True, separators=(",", ":"))
         return blake2b(text.encode(), digest_size=16).hexdigest()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from datetime import time as clock
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -169,7 +171,21 @@ def _read_toml(text: str, path: Path) -> tuple[dict[str, Any], dict[Place, int]]
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"line (\d+)", str(error))
         raise DataError(f"this is not TOML: {error}.", path, int(found[1]) if found else None) from None
-    return _mapping(value, path), _toml_lines(text)
+    lines = _toml_lines(text)
+    for place, found in _dates(value, ()):
+        raise DataError(
+            f"dates are not read here, got {found}; write it as text, in quotes.", path, line_of(lines, place)
+        )
+    return _mapping(value, path), lines
+
+
+def _dates(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
+    """Give the values that TOML has and YAML, as read here, has not: dates and times."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _dates(inner, (*place, str(key)))
+    elif isinstance(value, (date, clock)):
+        yield place, value
 
 
 def _toml_lines(text: str) -> dict[Place, int]:

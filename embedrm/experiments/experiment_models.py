@@ -257,7 +257,7 @@ def identity(value: Any) -> Any:
         if isinstance(value, Featurizer):
             # "r,p*r" and ["r", "p*r"] are one choice
             params = {k: _names(v) if k in _LISTED else v for k, v in params.items()}
-        return {"is": name, **{k: identity(v) for k, v in sorted(params.items())}}
+        return {"is": name, **{k: _chosen(k, v) for k, v in sorted(params.items())}}
     if isinstance(value, Mapping):
         return {str(k): identity(v) for k, v in sorted(value.items())}
     if isinstance(value, (list, tuple)):
@@ -265,6 +265,15 @@ def identity(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
+
+
+def _chosen(name: str, value: Any) -> Any:
+    """Return what identifies a parameter; a part that is named alone and the same one written as a mapping are one."""
+    if name in ("objective", "project") and isinstance(value, BaseEstimator):
+        named = getattr(type(value), "registered_name", None)
+        if named is not None and identity(value) == identity(type(value)()):
+            return named
+    return identity(value)
 
 
 def _names(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedrm.errors import DataError, InvalidInputError
 from embedrm.evaluation import accuracy_facts
 from embedrm.experiments.experiment import Experiment
 from embedrm.experiments.running import Workbench, run_trial
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from embedrm.preferences import EmbeddedPreferences
     from embedrm.store import EmbeddingStore
 
-SAVED = "experiment.yaml"
+SAVED, SAVED_SWEEP = "experiment.yaml", "sweep.yaml"
+_OF_NO_RESULT = ("title", "seeds", "evaluation.n_resamples", "evaluation.random_state")
 
 
 def run_experiment(
@@ -60,6 +62,8 @@ def run_experiment(
     """
     started = time.perf_counter()
     config = experiment.config
+    if folder is not None:
+        check_place(experiment, Path(folder))
     forget_features()
     bench = Workbench(store, preferences, None, progress)
     trials = None if folder is None else TrialFile(folder)
@@ -125,14 +129,38 @@ def run_experiment(
     return report
 
 
+def check_place(experiment: Experiment, folder: Path) -> None:
+    """Raise where a folder is none, or holds a sweep or another experiment: a result never replaces another one's."""
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInputError(f"cannot write {folder}: it is a file; name a folder")
+    if (folder / SAVED_SWEEP).is_file():
+        raise InvalidInputError(f"{folder} holds a sweep, whose report this would replace; name another folder")
+    if (folder / SAVED).is_file():
+        try:
+            here = Experiment.from_file(folder / SAVED)
+        except (DataError, InvalidInputError):
+            here = None
+        before, now = {} if here is None else leaves(here.to_dict()), leaves(experiment.to_dict())
+        other = [p for p in dict.fromkeys([*before, *now]) if before.get(p) != now.get(p) and p not in _OF_NO_RESULT]
+        if here is None or other:
+            differ = f" (other there: {', '.join(other[:5])})" if other and here is not None else ""
+            raise InvalidInputError(
+                f"{folder} holds the result of another experiment{differ}; name another folder, or remove that one by "
+                f"'embedrm runs rm {folder}'"
+            )
+
+
 def record_facts(experiment: Experiment, settings: Mapping[str, Any], session: str) -> dict[str, Any]:
     """Return what a record says of its trial beside the result."""
+    from embedrm import __version__
+
     left_out = ("title", "seeds", "sweep")
     return {
         "settings": dict(settings),
         "seed_matters": experiment.seed_matters(),
         "experiment": {k: v for k, v in experiment.to_dict().items() if k not in left_out},
         "session": session,
+        "version": __version__,
     }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,25 +14,21 @@ from typing import Any
 import numpy as np
 
 from embedrm.errors import DataError, InvalidInputError
-from embedrm.experiments.experiment_run import SAVED, leaves
+from embedrm.experiments.experiment_run import SAVED, SAVED_SWEEP, leaves
+from embedrm.experiments.sweep import MEMO
 from embedrm.experiments.sweep_claims import Claims
 from embedrm.experiments.sweep_trials import FILE, OK, TrialFile
 from embedrm.experiments.trial_metrics import recorded
 
 RUN, SWEEP = "run", "sweep"
-# What runs and sweeps write into their folder; nothing else is ever deleted.
-OWN_FILES = (
-    FILE,
-    SAVED,
-    "sweep.yaml",
-    "data.json",
-    "trials.csv",
-    "trials.parquet",
-    "report.json",
-    "report.md",
-    "report.html",
-)
+# What runs and sweeps write into their folder; nothing else is ever deleted. The results go last.
+REPORT_FILES = ("report.html", "report.md", "report.json")
+OWN_FILES = ("trials.parquet", "trials.csv", MEMO, SAVED_SWEEP, SAVED, FILE)
 OWN_FOLDERS = ("figures", "claims", "running")
+# Reports and figures of theirs, by which those of other commands in the same folder are told apart.
+KINDS = ("experiment", "sweep")
+_FIGURES = ("accuracy-by-domain-", "over-", "cost-", "best-of-n")
+_SESSION = re.compile(r"\.gate|.+-\d+-[0-9a-f]{8}")
 _MAX_DEPTH = 6
 
 
@@ -54,7 +53,7 @@ class Run:
 
     @classmethod
     def load(cls, folder: str | Path) -> Run:
-        """Read a folder; one without results raises."""
+        """Read a folder; one without results raises, and so does a file of that name that is something else."""
         root = Path(folder)
         if not (root / FILE).is_file():
             raise DataError(
@@ -62,7 +61,15 @@ class Run:
             )
         trials = TrialFile(root)
         trials.read()
-        return cls(root, RUN if (root / SAVED).is_file() else SWEEP, list(trials.records.values()), trials.torn)
+        whole = [record for record in trials.records.values() if _whole(record)]
+        torn = trials.torn + len(trials.records) - len(whole)
+        if torn and not whole:
+            raise DataError(
+                f"none of its {torn:,} lines is a result of 'embedrm run' or 'embedrm sweep'; it is something else, or of "
+                "another version.",
+                root / FILE,
+            )
+        return cls(root, RUN if (root / SAVED).is_file() else SWEEP, whole, torn)
 
     @property
     def title(self) -> str:
@@ -101,11 +108,28 @@ class Run:
 
 
 def find_runs(root: str | Path) -> list[Run]:
-    """Return the runs and sweeps in a folder and below it, by their path; hidden folders are not looked into."""
+    """Return the runs and sweeps in a folder and at most six folders below it, by path; hidden ones are not looked into."""
     top = Path(root)
     if not top.is_dir():
         raise DataError("there is no such folder; name one that holds runs.", top)
-    return [Run.load(folder) for folder in sorted(_folders(top))]
+    found = []
+    for folder in sorted(_folders(top)):
+        # another program's file of that name is no run
+        with suppress(DataError):
+            found.append(Run.load(folder))
+    return found
+
+
+def _whole(record: Mapping[str, Any]) -> bool:
+    """Whether a line has what every result of this package has."""
+    if not isinstance(record.get("seed"), int) or not isinstance(record.get("settings"), Mapping):
+        return False
+    if not isinstance(record.get("experiment"), Mapping):
+        return False
+    if record["status"] != OK:
+        return isinstance(record.get("error"), Mapping)
+    splits = record.get("metrics")
+    return isinstance(splits, Mapping) and all(isinstance(m, Mapping) and "micro" in m for m in splits.values())
 
 
 def _folders(top: Path) -> Iterator[Path]:
@@ -136,7 +160,8 @@ def diff_facts(first: str, second: str) -> dict[str, Any]:
     -------
     dict
         ``names``; ``settings``: those that differ, by path, as two values (None where one is not set); ``metrics``: for
-        each split and measure the two means over seeds and their difference; ``seeds``: how many of each.
+        each split and measure the two means over seeds and their difference; ``seeds``: those of each; ``versions``: of
+        the package that computed each.
     """
     chosen = [_variant(text) for text in (first, second)]
     settings = [_settings(records[0]) for records in chosen]
@@ -150,7 +175,8 @@ def diff_facts(first: str, second: str) -> dict[str, Any]:
     }
     return {
         "names": [first, second],
-        "seeds": [len(records) for records in chosen],
+        "seeds": [sorted(record["seed"] for record in records) for records in chosen],
+        "versions": [sorted({str(record.get("version", "unknown")) for record in records}) for records in chosen],
         "settings": different,
         "metrics": metrics,
     }
@@ -212,26 +238,68 @@ def remove_run(folder: str | Path) -> dict[str, Any]:
     freed = _clear(run.folder)
     kept = sorted(path.name for path in run.folder.iterdir())
     if not kept:
-        run.folder.rmdir()
+        _drop(run.folder)
     return {"folder": str(run.folder), "bytes_freed": freed, "kept": kept}
 
 
 def _clear(folder: Path) -> int:
-    """Delete what is a run's or a sweep's own in one folder; return the bytes. The results go last."""
-    figures = [p for p in (folder / "figures").glob("*") if p.suffix in (".svg", ".png")]
-    inner = [p for name in ("claims", "running") for p in (folder / name).rglob("*") if p.is_file()]
+    """Delete what is a run's or a sweep's own in one folder; return the bytes. Links to folders are not followed."""
     freed = 0
     for other in folder.glob("sweep-*"):
-        if (other / "sweep.yaml").is_file():
+        if (other / SAVED_SWEEP).is_file() and not other.is_symlink():
             freed += _clear(other)
-            if not any(other.iterdir()):
-                other.rmdir()
-    for path in (*figures, *inner, *(folder / name for name in reversed(OWN_FILES))):
+            _drop(other)
+    own = [*_report_files(folder), *_session_files(folder)]
+    own += [folder / name for name in OWN_FILES if name != MEMO or _is_memo(folder / name)]
+    for path in own:
         if path.is_file():
-            freed += path.stat().st_size
+            freed += path.lstat().st_size
             path.unlink()
     for name in OWN_FOLDERS:
-        for place in (*(folder / name).glob("*/"), folder / name):
-            if place.is_dir() and not any(place.iterdir()):
-                place.rmdir()
+        place = folder / name
+        for inner in () if place.is_symlink() else (*place.glob("*/"), place):
+            _drop(inner)
     return freed
+
+
+def _drop(folder: Path) -> None:
+    """Remove a folder in which nothing is left."""
+    if folder.is_dir() and not folder.is_symlink():
+        # somebody stands in it, or has just put something there
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _report_files(folder: Path) -> list[Path]:
+    """Return the report of a run or sweep with its figures, and those of earlier reports; none of another command's."""
+    from embedrm.reporting import Report
+
+    names: set[str] = set()
+    try:
+        report = Report.load(folder)
+    except DataError:
+        reports = []
+    else:
+        if report.kind not in KINDS:
+            return []
+        names, reports = set(report.figures), [folder / name for name in REPORT_FILES]
+    place = folder / "figures"
+    drawn = [] if place.is_symlink() else [p for p in place.glob("*") if p.suffix in (".svg", ".png")]
+    return [*(p for p in drawn if p.stem in names or p.stem.startswith(_FIGURES)), *reports]
+
+
+def _session_files(folder: Path) -> list[Path]:
+    """Return what sessions left in their own folders."""
+    places = [folder / name for name in ("claims", "running")]
+    found = [p for place in places if not place.is_symlink() for p in place.glob("*") if _SESSION.fullmatch(p.name)]
+    inner = [p for place in found if place.is_dir() and not place.is_symlink() for p in place.iterdir()]
+    return [p for p in (*found, *inner) if p.is_file()]
+
+
+def _is_memo(path: Path) -> bool:
+    """Whether this is what a sweep knows of data, and not somebody's data."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and all(isinstance(v, dict) and "digest" in v for v in found.values())
