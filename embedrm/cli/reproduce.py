@@ -77,6 +77,17 @@ def reproduce(
             show_default=False,
         ),
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="ENCODER",
+            help="A second encoder, compared with the first on the same labels (sun2025): a base model beside a tuned one. "
+            "--encoder-option holds for both.",
+            rich_help_panel=common.ENCODER_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     literal: Annotated[
         bool,
         typer.Option(
@@ -103,13 +114,14 @@ def reproduce(
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     names = PAPERS.names() if paper == ALL else [paper or TOUR]
-    jobs: dict[str, Any] = {
-        name: run_tour if name == TOUR and paper is None else _paper(PAPERS.get(name), lm) for name in names
-    }
+    classes = {name: None if name == TOUR and paper is None else PAPERS.get(name) for name in names}
+    chosen = make_encoder(encoder, encoder_options)
+    given = {"lm": lm, "against": None if against is None else make_encoder(against, encoder_options)}
+    given = {name: value for name, value in given.items() if value is not None}
+    _refuse_options(given, classes)
+    jobs: dict[str, Any] = {name: run_tour if cls is None else _paper(cls, given) for name, cls in classes.items()}
     if literal:
         _refuse_literal({name: getattr(job, "has_literal", False) for name, job in jobs.items()})
-    if lm is not None and not any(getattr(job, "takes_language_model", False) for job in jobs.values()):
-        _refuse_lm(", ".join(jobs))
     if encoder is not None and paper != ALL and _reads(next(iter(jobs.values()))) != PREFERENCES:
         raise InvalidInputError(f"--encoder: {paper} encodes no preferences; leave it out, or choose a model by --lm")
     if data and paper == ALL:
@@ -121,7 +133,6 @@ def reproduce(
         dataset = first.read(list(data), preset)
     else:
         dataset = load(data, Reading(columns=columns), console) if data else None
-    chosen = make_encoder(encoder, encoder_options)
     kept = common.open_store(store)
     reports: dict[str, Report] = {}
     for name, job in jobs.items():
@@ -161,9 +172,19 @@ def reproduce(
         console.result({name: report.to_dict() for name, report in reports.items()}, "")
 
 
-def _paper(cls: Any, lm: str | None) -> Any:
-    """Make a paper, with the language model where it takes one and one is named."""
-    return cls(lm=lm) if lm is not None and cls.takes_language_model else cls()
+def _paper(cls: Any, given: dict[str, Any]) -> Any:
+    """Make a paper with those of the given options that it declares."""
+    return cls(**{name: value for name, value in given.items() if name in cls.options})
+
+
+def _refuse_options(given: dict[str, Any], classes: dict[str, Any]) -> None:
+    """Refuse an option that nothing asked for declares."""
+    from embedrm.experiments.papers import PAPERS
+
+    for name in given:
+        if not any(name in cls.options for cls in classes.values() if cls is not None):
+            able = ", ".join(known for known, paper in PAPERS if name in paper.options)  # type: ignore[attr-defined]
+            raise InvalidInputError(f"--{name}: {', '.join(classes)} has no use for it. It is for: {able}")
 
 
 def _reads(job: Any) -> str:
@@ -180,14 +201,6 @@ def _of_preferences(jobs: dict[str, Any], console: Console) -> dict[str, Any]:
     for name in (name for name in jobs if name not in kept):
         console.note(f"{name} is left out: it is studied on {jobs[name].reads}, and --data gives preferences")
     return kept
-
-
-def _refuse_lm(asked: str) -> None:
-    """Refuse --lm where nothing guides a language model."""
-    from embedrm.experiments.papers import PAPERS
-
-    able = ", ".join(name for name, paper in PAPERS if getattr(paper, "takes_language_model", False))
-    raise InvalidInputError(f"--lm: {asked} has no language model to choose. There is one in: {able}")
 
 
 def _refuse_literal(has: dict[str, bool]) -> None:

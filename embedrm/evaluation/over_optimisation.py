@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from embedrm.evaluation._candidates import Scored, scored_candidates
 from embedrm.evaluation.best_of_n import ESTIMATORS, ORACLE, RANDOM, SUN_NS, standing
 from embedrm.numerics import best_of_n as bon
 from embedrm.numerics.bootstrap import CONFIDENCE, N_RESAMPLES, Clustered, two_sided_p
+from embedrm.numerics.draws import draw_weights
 from embedrm.preferences import EmbeddedResponses
 
 Array = NDArray[np.float64]
@@ -105,6 +107,12 @@ class ChoiceJudge:
         made: Array = self._scheme(own, columns, candidates, self.ns)
         return made, bon.spearman(own, gold, candidates)
 
+    def without_vectors(self) -> ChoiceJudge:
+        """Return the same judge with the candidates' gold and prompts alone: small enough to be sent about."""
+        made, whole = copy(self), self.responses
+        made.responses = EmbeddedResponses({}, whole.prompt_of, domain=whole.domain, group=whole.group, gold=whole.gold)
+        return made
+
     @property
     def mean_gold(self) -> Array:
         """Mean gold of each prompt's candidates, what a random choice is worth; (n_prompts,)."""
@@ -112,7 +120,7 @@ class ChoiceJudge:
 
 
 def over_optimisation_facts(
-    judge: ChoiceJudge,
+    judge: ChoiceJudge | Sequence[ChoiceJudge],
     curves: Mapping[str, Mapping[str, Sequence[tuple[Array, Array]]]],
     *,
     reference: str,
@@ -123,20 +131,25 @@ def over_optimisation_facts(
 
     Parameters
     ----------
-    judge : ChoiceJudge
+    judge : ChoiceJudge or sequence of ChoiceJudge
+        One for all draws, or one for each draw where candidates or gold are drawn anew: of as many prompts in the same
+        groups, and the same numbers of candidates. Prompt i of one draw may be another than prompt i of the next; they are
+        resampled together, which is right for prompts that have nothing to do with each other too.
     curves : mapping of level to mapping of model to sequence of (curves, spearman)
         As :meth:`ChoiceJudge.curves` gives them, one for each draw (of the wrong labels, and of the models' seeds). Every
         level has the same models, every model as many draws, and draw d is the same for all.
     reference : str
         The model that the others are compared with.
     n_resamples, random_state : int
-        Of the bootstrap: whole prompt groups and draws, both with replacement, the same for every model and level.
+        Of the bootstrap: whole prompt groups and draws, both with replacement, the same for every model and level. What a
+        resample's draws deviate by is widened as Student's t has it (:func:`embedrm.numerics.draws.draw_weights`), since draws are few.
 
     Returns
     -------
     dict
-        ``ns``, ``kl`` (nats, an upper bound), ``levels``, ``models``, ``reference``, ``n_draws``, ``candidates``, ``gold``,
-        ``estimator``; ``random`` and ``oracle``, cells of gold; ``rows``, one a level and model:
+        ``ns``, ``kl`` (nats, an upper bound), ``levels``, ``models``, ``reference``, ``n_draws``, ``n_settings`` (how many
+        different judges), ``candidates`` (of the first draw), ``gold`` (means over draws), ``estimator``; ``random`` and
+        ``oracle``, cells of gold; ``rows``, one a level and model:
 
         - ``gold``, ``reward``, ``gain_sd``, ``quantile``: a cell ``{value, low, high}`` an n; reward and gain in standard
           deviations within prompts; ``captured``, the gain over the oracle's at the largest n;
@@ -158,26 +171,26 @@ def over_optimisation_facts(
     alone.
     """
     levels, models, n_draws = _checked(curves, reference)
-    scored, ns = judge.scored, judge.ns
-    mean = judge.mean_gold
-    oracle, _ = judge.curves(_gold_of(judge), ORACLE)
-    sample = _Sample(scored, n_draws, n_resamples, random_state)
-    sd = scored.gold_facts["within_sd"]
-    halves = _halves(scored.group)
+    judges = _judges(judge, n_draws)
+    first, ns = judges[0], judges[0].ns
+    own = {id(one): (one.mean_gold, one.curves(_gold_of(one), ORACLE)[0][:, :, GOLD]) for one in judges}
+    mean, oracle = (np.stack([own[id(one)][i] for one in judges], axis=1) for i in (0, 1))
+    sds = np.array([one.scored.gold_facts["within_sd"] for one in judges])
+    sample = _Sample(first.scored, n_draws, n_resamples, random_state)
+    halves = _halves(first.scored.group)
     known = ~np.isnan(curves[levels[0]][models[0]][0][1])
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for level in levels:
-        for model, means in sample.rows(curves[level], halves).items():
+        for model, means in sample.rows(curves[level], halves, mean, sds).items():
             found[level, model] = means
-    each = {RANDOM: mean[:, None], ORACLE: oracle[:, :, GOLD], "most": oracle[:, :, GOLD] - mean[:, None]}
-    bounds = sample.means({key: np.repeat(values[:, None], n_draws, axis=1) for key, values in each.items()})
+    bounds = sample.means({RANDOM: mean[:, :, None], ORACLE: oracle, "most": oracle - mean[:, :, None]})
     at_random, most = bounds[RANDOM], bounds["most"]
     rows, differences = [], []
     for (level, model), one in found.items():
         gain = tuple(a - b for a, b in zip(one["gold"], at_random))
         cells = {key: sample.cells(one[key]) for key in ("gold", "reward", "quantile")}
         row: dict[str, Any] = {"level": level, "model": model, **cells}
-        row["gain_sd"] = sample.cells(tuple(g / sd for g in gain)) if sd > 0 else None
+        row["gain_sd"] = sample.cells(one["gain"]) if (sds > 0).all() else None
         row["captured"] = sample.share(gain, most)
         row["spearman"] = sample.cells(one["spearman"])[0] if known.any() else None
         rows.append(row | {"peak": ns[int(one["gold"][0].argmax())], "lost": sample.cells(one["lost"])[0]})
@@ -194,28 +207,29 @@ def over_optimisation_facts(
                 | {"spearman": sample.cells(less["spearman"], tested=True)[0] if known.any() else None}
                 | {"lost": sample.cells(less["lost"], tested=True)[0]}
             )
-    first, last = levels[0], levels[-1]
+    begin, end = levels[0], levels[-1]
     changes = []
     for model in models:
         if model != reference and len(levels) > 1:
             parts = [
                 tuple(a - b for a, b in zip(found[level, model]["gold"], found[level, reference]["gold"]))
-                for level in (first, last)
+                for level in (begin, end)
             ]
             cell = sample.cells(tuple(b - a for a, b in zip(*parts)), tested=True)[-1]
-            changes.append({"model": model, "reference": reference, "from": first, "to": last, "gold": cell})
+            changes.append({"model": model, "reference": reference, "from": begin, "to": end, "gold": cell})
     return {
-        "estimator": judge.estimator,
-        "n_permutations": judge.n_permutations,
+        "estimator": first.estimator,
+        "n_permutations": first.n_permutations,
         "ns": ns,
         "kl": bon.divergence(ns).tolist(),
         "levels": levels,
         "models": models,
         "reference": reference,
         "n_draws": n_draws,
-        "n_prompts": scored.candidates.n_prompts,
-        "candidates": scored.counts,
-        "gold": scored.gold_facts,
+        "n_settings": len(own),
+        "n_prompts": first.scored.candidates.n_prompts,
+        "candidates": first.scored.counts,
+        "gold": _gold_facts(judges),
         "confidence": CONFIDENCE,
         "n_resamples": n_resamples,
         "random_state": random_state,
@@ -240,7 +254,7 @@ class _Sample:
         picks = np.random.default_rng([random_state, 1]).multinomial(
             n_draws, np.full(n_draws, 1 / n_draws), size=n_resamples
         )
-        self._picked = picks / n_draws
+        self._picked = draw_weights(picks)
         self.enough = len(np.unique(self.group)) >= MIN_GROUPS
 
     def means(self, blocks: Mapping[Any, Array]) -> dict[Any, Drawn]:
@@ -266,9 +280,17 @@ class _Sample:
         return out
 
     def rows(
-        self, curves: Mapping[str, Sequence[tuple[Array, Array]]], halves: NDArray[np.bool_]
+        self,
+        curves: Mapping[str, Sequence[tuple[Array, Array]]],
+        halves: NDArray[np.bool_],
+        mean: Array,
+        sds: Array,
     ) -> dict[str, dict[str, Drawn]]:
-        """Means of the models of one level; ``halves`` (n_prompts,) says which half each prompt is in."""
+        """Means of the models of one level.
+
+        ``halves`` (n_prompts,) says which half each prompt is in; ``mean`` (n_prompts, n_draws) is what a random choice is
+        worth, and ``sds`` (n_draws,) the deviation of gold within prompts.
+        """
         blocks: dict[tuple[str, str], Array] = {}
         for model, draws in curves.items():
             stacked = np.stack([one for one, _ in draws], axis=1)
@@ -279,7 +301,8 @@ class _Sample:
                 other = ~half if (~half).any() else half
                 peak = int(gold[other].mean(axis=(0, 1)).argmax())
                 lost[half, :, 0] = gold[half][:, :, peak] - gold[half][:, :, -1]
-            blocks |= {(model, "gold"): gold, (model, "lost"): lost}
+            gain = (gold - mean[:, :, None]) / np.where(sds > 0, sds, 1.0)[:, None]
+            blocks |= {(model, "gold"): gold, (model, "lost"): lost, (model, "gain"): gain}
             blocks |= {(model, "reward"): stacked[:, :, :, PROXY], (model, "quantile"): stacked[:, :, :, QUANTILE]}
             blocks[model, "spearman"] = np.stack([rho for _, rho in draws], axis=1)[:, :, None]
         found = self.means(blocks)
@@ -300,6 +323,31 @@ class _Sample:
             return None
         draws = np.where(most[1][:, -1] > least, gain[1][:, -1] / np.maximum(most[1][:, -1], least), np.nan)
         return interval_cell(float(gain[0][-1] / most[0][-1]), draws, self.enough)
+
+
+def _judges(judge: ChoiceJudge | Sequence[ChoiceJudge], n_draws: int) -> list[ChoiceJudge]:
+    """One judge a draw."""
+    judges = [judge] * n_draws if isinstance(judge, ChoiceJudge) else list(judge)
+    if len(judges) != n_draws:
+        raise InvalidInputError(
+            f"over-optimisation needs one judge or one a draw, got {len(judges)} for {n_draws} draws"
+        )
+    first = judges[0]
+    for one in judges[1:]:
+        alike = one.ns == first.ns and np.array_equal(one.scored.group, first.scored.group)
+        if not alike or not np.array_equal(one.scored.candidates.size, first.scored.candidates.size):
+            raise InvalidInputError(
+                "over-optimisation needs judges of the same ns, prompt groups and numbers of candidates for all draws"
+            )
+    return judges
+
+
+def _gold_facts(judges: Sequence[ChoiceJudge]) -> dict[str, Any]:
+    """Facts of gold, means over the draws."""
+    facts = [one.scored.gold_facts for one in judges]
+    made = facts[0] | {key: float(np.mean([one[key] for one in facts])) for key in ("mean", "sd", "within_sd")}
+    ends = {"low": min(one["low"] for one in facts), "high": max(one["high"] for one in facts)}
+    return made | ends | {"binary": all(one["binary"] for one in facts)}
 
 
 def _gold_of(judge: ChoiceJudge) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,7 @@ class OverOptimisationStudy:
                         self.rewards[level, model] = rewards
                 done += 1
                 step(done, len(self.levels) * n_draws)
+        self._judges = [self.judge] * n_draws
         self._curves, self._bootstrap = curves, {"n_resamples": n_resamples, "random_state": random_state}
         self._about = {
             "n_pairs": len(prefs),
@@ -155,6 +157,40 @@ class OverOptimisationStudy:
             "extra": {"study_seconds": time.perf_counter() - started},
         }
 
+    @classmethod
+    def pooled(cls, studies: Sequence[OverOptimisationStudy]) -> OverOptimisationStudy:
+        """Return one study of several on data of their own, such as several functions of gold.
+
+        Their draws are its draws, so that intervals are over the data too. They must have the same levels, models and
+        members, numbers of pairs, prompts and candidates; ``judge``, ``rewards`` and facts of the data are the first's.
+        """
+        first = studies[0]
+        for one in studies[1:]:
+            if one._about != first._about or one._bootstrap["n_resamples"] != first._bootstrap["n_resamples"]:
+                raise InvalidInputError(
+                    "OverOptimisationStudy.pooled needs studies of the same levels of noise, members, k, numbers of "
+                    "pairs and of resamples"
+                )
+        made = copy(first)
+        made._judges = [judge for one in studies for judge in one._judges]
+        made._curves = {
+            level: {model: [c for one in studies for c in one._curves[level][model]] for model in models}
+            for level, models in first._curves.items()
+        }
+        made._facts = {}
+        seeds = [seed for one in studies for seed in one._provenance["seeds"]]
+        seconds = sum(one._provenance["extra"]["study_seconds"] for one in studies)
+        made._provenance = first._provenance | {"seeds": seeds, "extra": {"study_seconds": seconds}}
+        return made
+
+    def without_vectors(self) -> OverOptimisationStudy:
+        """Return the study with what its facts need alone: small enough to be sent about."""
+        made = copy(self)
+        small = {id(judge): judge.without_vectors() for judge in {id(j): j for j in self._judges}.values()}
+        made._judges = [small[id(judge)] for judge in self._judges]
+        made.judge = made._judges[0]
+        return made
+
     def facts(self, reference: str = SINGLE) -> dict[str, Any]:
         """Return everything measured, as plain values; models are compared with ``reference``.
 
@@ -162,7 +198,7 @@ class OverOptimisationStudy:
         ``mean`` of the same members have that of caution alone.
         """
         if reference not in self._facts:
-            found = over_optimisation_facts(self.judge, self._curves, reference=reference, **self._bootstrap)
+            found = over_optimisation_facts(self._judges, self._curves, reference=reference, **self._bootstrap)
             self._facts[reference] = found | self._about
         return self._facts[reference]
 

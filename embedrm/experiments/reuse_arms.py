@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from embedrm.evaluation.over_optimisation import ChoiceJudge, over_optimisation_facts
 from embedrm.experiments.reuse_plan import MODELS, Arm
-from embedrm.experiments.reuse_settings import Setting
+from embedrm.experiments.reuse_settings import Source, open_setting
+from embedrm.experiments.reuse_workers import in_processes
 from embedrm.preferences import EmbeddedPreferences
 from embedrm.progress import Step
 from embedrm.reward_model import RewardModel
@@ -21,68 +24,118 @@ Judged = tuple[Array, Array]
 SAME, CROSS = "same prompt", "across prompts"
 
 
-def fit(model: str, pairs: EmbeddedPreferences, seed: int) -> RewardModel:
-    """Fit one of :data:`MODELS` with its seeds set."""
-    made = MODELS[model]()
+def fit(model: RewardModel, pairs: EmbeddedPreferences, seed: int) -> RewardModel:
+    """Fit a copy of a model with its seeds set."""
+    made: RewardModel = clone(model)
     seeded = [key for key in made.get_params() if key.rpartition("__")[2] == "random_state"]
     made.set_params(**dict.fromkeys(seeded, seed))
     fitted: RewardModel = made.fit(pairs)
     return fitted
 
 
+@dataclass(frozen=True)
+class Task:
+    """The models of one arm and seed, to be fitted and judged; ``keep`` says whether their rewards are wanted too."""
+
+    source: Source
+    arm: Arm
+    seed: int
+    models: Mapping[str, RewardModel]
+    keep: bool
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a :class:`Task`: facts of the labels, judged choices and rewards by model, seconds of all fits."""
+
+    label: dict[str, float]
+    judged: dict[str, Judged]
+    rewards: dict[str, Array]
+    seconds: float
+
+
+def do(task: Task) -> Done:
+    """Draw the labels of a task, fit every model on them, and judge what it chooses."""
+    setting = open_setting(task.source)
+    pairs, label = setting.labelled(task.arm, task.seed)
+    judged, rewards, seconds = {}, {}, 0.0
+    for name, model in task.models.items():
+        started = time.perf_counter()
+        fitted = fit(model, pairs, task.seed)
+        seconds += time.perf_counter() - started
+        given = fitted.predict(setting.candidates)
+        judged[name] = setting.judge.curves(given, name)
+        if task.keep:
+            rewards[name] = given
+    return Done(label, judged, rewards, seconds)
+
+
+def judge_of(source: Source) -> ChoiceJudge:
+    """Return the judge of a source, without its vectors."""
+    return open_setting(source).judge.without_vectors()
+
+
 class Cells:
-    """The judged cells of a setting; what several factors share is fitted once.
+    """The judged cells of a study, a source for each seed; what several factors share is fitted once.
 
     Parameters
     ----------
-    setting : Setting
+    sources : sequence of Setting or Recipe
+        One for each seed; the same one several times where only labels and models differ between seeds.
     models : sequence of str
-    seeds : int
+        Of :data:`MODELS`.
     keep : Arm, optional
         The arm whose rewards of the first seed are kept.
+    jobs : int
+        Processes.
 
     Attributes
     ----------
+    judges : list of ChoiceJudge
+        One for each seed.
     judged : dict of (arm, model) to list of (curves, spearman), one a seed
     labels : dict of arm to list of facts of the labels, one a seed
     rewards : dict of model to ndarray of shape (n_candidates,)
     fit_seconds, n_fits : float, int
-        Of all fits together.
+        Of all fits together, whatever process they were in.
     """
 
-    def __init__(self, setting: Setting, models: Sequence[str], seeds: int, keep: Arm | None = None) -> None:
-        self.setting, self.models, self.seeds, self.keep = setting, tuple(models), seeds, keep
+    def __init__(
+        self, sources: Sequence[Source], models: Sequence[str], keep: Arm | None = None, jobs: int = 1
+    ) -> None:
+        self.sources, self.models, self.keep, self.jobs = list(sources), tuple(models), keep, jobs
+        different = list(dict.fromkeys(map(id, self.sources)))
+        by_id = {id(source): source for source in self.sources}
+        judges = in_processes(judge_of, [by_id[i] for i in different], jobs)
+        found = dict(zip(different, judges))
+        self.judges = [found[id(source)] for source in self.sources]
         self.judged: dict[tuple[Arm, str], list[Judged]] = {}
         self.labels: dict[Arm, list[dict[str, float]]] = {}
         self.rewards: dict[str, Array] = {}
         self.fit_seconds, self.n_fits = 0.0, 0
 
-    def run(self, arms: Sequence[Arm], step: Step, done: int = 0, total: int | None = None) -> int:
-        """Fit and judge the arms that are new; returns how many cells are done."""
-        wanted = list(dict.fromkeys(arms))
-        total = len(wanted) if total is None else total
-        for arm in wanted:
-            if arm not in self.labels:
-                self._run(arm)
-            done += 1
-            step(done, total)
-        return done
-
-    def _run(self, arm: Arm) -> None:
-        labels = []
-        for seed in range(self.seeds):
-            pairs, facts = self.setting.labelled(arm, seed)
-            labels.append(facts)
-            for model in self.models:
-                started = time.perf_counter()
-                fitted = fit(model, pairs, seed)
-                self.fit_seconds += time.perf_counter() - started
-                self.n_fits += 1
-                rewards = fitted.predict(self.setting.candidates)
-                self.judged.setdefault((arm, model), []).append(self.setting.judge.curves(rewards, model))
-                if seed == 0 and arm == self.keep:
-                    self.rewards[model] = rewards
-        self.labels[arm] = labels
+    def run(self, arms: Sequence[Arm], step: Step) -> None:
+        """Fit and judge the arms that are new."""
+        wanted = [arm for arm in dict.fromkeys(arms) if arm not in self.labels]
+        models = {name: MODELS[name]() for name in self.models}
+        # by seed, so that a process makes the arrays of one after those of another
+        tasks = [
+            Task(source, arm, seed, models, seed == 0 and arm == self.keep)
+            for seed, source in enumerate(self.sources)
+            for arm in wanted
+        ]
+        done: dict[Arm, list[Done]] = {arm: [] for arm in wanted}
+        for i, (task, one) in enumerate(zip(tasks, in_processes(do, tasks, self.jobs)), start=1):
+            done[task.arm].append(one)
+            step(i, len(tasks))
+        for arm, parts in done.items():
+            self.labels[arm] = [one.label for one in parts]
+            for name in self.models:
+                self.judged[arm, name] = [one.judged[name] for one in parts]
+            for one in parts:
+                self.rewards |= one.rewards
+                self.fit_seconds += one.seconds
+                self.n_fits += len(one.judged)
 
     def label(self, arm: Arm, key: str) -> float:
         """Mean over seeds of a fact of the labels: ``error``, ``wrong`` or ``gap``."""
@@ -91,7 +144,7 @@ class Cells:
     def compare(self, levels: Mapping[str, Arm], reference: str, n_resamples: int) -> dict[str, Any]:
         """Over-optimisation facts with arms as levels, and every model against one."""
         curves = {name: {model: self.judged[arm, model] for model in self.models} for name, arm in levels.items()}
-        return over_optimisation_facts(self.setting.judge, curves, reference=reference, n_resamples=n_resamples)
+        return over_optimisation_facts(self.judges, curves, reference=reference, n_resamples=n_resamples)
 
     def crossed(self, model: str, levels: Mapping[str, tuple[Arm, Arm]], n_resamples: int) -> dict[str, Any]:
         """Over-optimisation facts of one model, across prompts against the same prompt."""
@@ -99,7 +152,7 @@ class Cells:
             name: {SAME: self.judged[same, model], CROSS: self.judged[cross, model]}
             for name, (same, cross) in levels.items()
         }
-        return over_optimisation_facts(self.setting.judge, curves, reference=SAME, n_resamples=n_resamples)
+        return over_optimisation_facts(self.judges, curves, reference=SAME, n_resamples=n_resamples)
 
 
 def estimators(cells: Cells, n_permutations: int) -> list[dict[str, Any]]:
@@ -111,7 +164,7 @@ def estimators(cells: Cells, n_permutations: int) -> list[dict[str, Any]]:
         ``model``, ``ns``, ``unbiased`` and ``permutations`` (mean gold over prompts, one an n), ``most``, the largest
         absolute difference between them.
     """
-    judge = cells.setting.judge
+    judge = cells.judges[0]
     permuted = ChoiceJudge(judge.responses, ns=judge.ns, estimator="sun2025", n_permutations=n_permutations)
     out = []
     for model, rewards in cells.rewards.items():

@@ -79,7 +79,7 @@ class ReusePreset:
     annotations : tuple of int
         Numbers of annotations beside that of the centre, which is one for each training prompt.
     seeds : int
-        Draws of pairs and wrong labels, each with its own seed of the models.
+        Functions of gold: each has its own vectors, pairs, wrong labels and seed of the models.
     alikes : tuple of float
         Shares of variance that responses to one prompt have in common, beside the centre's one half; for the scatter.
     members : int
@@ -94,6 +94,8 @@ class ReusePreset:
         Of the paper's scheme of best-of-n.
     n_resamples : int
     ns : tuple of int
+    jobs : int, optional
+        Processes; one a core where absent, at most eight. Nothing but the time depends on it.
     """
 
     dim: int = 128
@@ -113,6 +115,7 @@ class ReusePreset:
     n_permutations: int = 100
     n_resamples: int = 2000
     ns: tuple[int, ...] = NS
+    jobs: int | None = None
 
     @property
     def centre(self) -> Arm:

@@ -102,7 +102,7 @@ def add_sections(study: ReuseStudy, report: Report) -> None:
     report.add_section(
         "The centre",
         [
-            f"On {study.setting.told}.",
+            f"On {study.told}.",
             f"{preset.n_train:,} annotations, one for each training prompt, of two random responses to it, by an annotator "
             f"of β = {preset.centre.beta:g}: {facts['errors'][facts['centre']]:.0%} of the labels are wrong. Perceptrons "
             f"have layers of {HIDDEN[0]} and {HIDDEN[1]}. One factor is varied at a time below.",

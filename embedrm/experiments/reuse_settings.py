@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,39 @@ def generated(
         f"standard deviation 1, {made.alike:.0%} of the vectors' variance shared by the responses to a prompt"
     )
     return Setting(name, train, ChoiceJudge(test, ns=[n for n in preset.ns if n <= preset.k_test]), told)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the arrays of one seed are made: small enough to be sent to another process, which makes them there."""
+
+    preset: ReusePreset
+    teacher: Teacher = CENTRE
+    alike: float = 0.5
+    name: str = "generated arrays"
+
+
+Source = Setting | Recipe
+
+
+def recipes(
+    preset: ReusePreset, teacher: Teacher = CENTRE, *, alike: float = 0.5, name: str = "generated arrays"
+) -> list[Recipe]:
+    """Return a recipe for each seed, of the same kind: vectors and function of gold are drawn by the seed."""
+    return [
+        Recipe(preset, replace(teacher, random_state=teacher.random_state + seed), alike, name)
+        for seed in range(preset.seeds)
+    ]
+
+
+def open_setting(source: Source) -> Setting:
+    """Return the setting of a source; the last one that a process made is kept there."""
+    return source if isinstance(source, Setting) else _made(source)
+
+
+@lru_cache(maxsize=1)
+def _made(recipe: Recipe) -> Setting:
+    return generated(recipe.preset, recipe.teacher, alike=recipe.alike, name=recipe.name)
 
 
 def rematched(

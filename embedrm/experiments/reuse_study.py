@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from embedrm.errors import InvalidInputError
@@ -16,6 +17,7 @@ from embedrm.experiments.reuse_data import EncodedData
 from embedrm.experiments.reuse_plan import (
     BT_MLP,
     DIVERSIFIED,
+    MIXED,
     MODELS,
     RANDOM,
     SIMILAR,
@@ -23,9 +25,11 @@ from embedrm.experiments.reuse_plan import (
     Arm,
     ReusePreset,
 )
-from embedrm.experiments.reuse_settings import PEAKED, Setting, generated
-from embedrm.numerics.annotation import Annotator
+from embedrm.experiments.reuse_settings import PEAKED, Recipe, Setting, open_setting, recipes
+from embedrm.experiments.reuse_workers import in_processes, usable_jobs
+from embedrm.numerics.annotation import GLOBAL_STD, Annotator
 from embedrm.progress import Progress, silent
+from embedrm.reward_model import RewardModel
 
 PENALTY = 1.0
 """k of UWO: what a unit of the members' variance costs."""
@@ -53,12 +57,15 @@ class ReuseStudy:
     def __init__(self, preset: ReusePreset, data: EncodedData | None = None, progress: Progress = silent) -> None:
         started = time.perf_counter()
         self.preset, self.data = preset, data
-        self.setting = generated(preset)
-        self.cells = Cells(self.setting, tuple(MODELS), preset.seeds, keep=preset.centre)
+        self.jobs = usable_jobs() if preset.jobs is None else preset.jobs
         self.facts: dict[str, Any] = {}
-        self._by_encoder: list[tuple[Cells, Arm]] = []
+        self._by_encoder: list[tuple[Setting, Cells, Arm]] = []
+        sources = recipes(preset)
+        first = open_setting(sources[0])
+        self.told = first.told
         # each fit alone and first, before anything else is in memory
-        self.facts["cost"] = cost_rows(self.setting, preset.centre, preset, progress=progress)
+        self.facts["cost"] = cost_rows(first, preset.centre, preset, progress=progress)
+        self.cells = Cells(sources, tuple(MODELS), keep=preset.centre, jobs=self.jobs)
         self._factors(progress)
         self._pairings(progress)
         self._ensembles(progress)
@@ -105,16 +112,16 @@ class ReuseStudy:
             self._point(cells, self.facts["crossed"][model], model, name, same)
             for model in MODELS
             for name, (same, _) in levels.items()
+            if name != MIXED
         ]
         for alike in preset.alikes:
-            other_setting = generated(preset, alike=alike)
-            more = Cells(other_setting, THEIRS, preset.seeds)
+            more = Cells(recipes(preset, alike=alike), THEIRS, jobs=self.jobs)
             one = {RANDOM: levels[RANDOM]}
             more.run(list(one[RANDOM]), progress(f"responses that share {alike:.0%}"))
             for model in THEIRS:
                 facts = more.crossed(model, one, preset.n_resamples)
                 point = self._point(more, facts, model, RANDOM, levels[RANDOM][0])
-                self.facts["points"].append(point | {"where": f"random, {alike:.0%} shared"})
+                self.facts["points"].append(point | {"where": f"{alike:.0%} shared"})
 
     def _point(
         self, cells: Cells, facts: dict[str, Any], model: str, name: str, same: Arm, where: str | None = None
@@ -125,28 +132,20 @@ class ReuseStudy:
 
     def _ensembles(self, progress: Progress) -> None:
         preset = self.preset
-        setting = generated(preset, PEAKED, name="peaked gold, heavy tails")
-        scale = float(setting.annotator(preset.centre).scale)
-        self.ensembles = OverOptimisationStudy(
-            setting.pairs(preset.centre, 0),
-            setting.candidates,
-            member=MODELS[BT_MLP](),
-            n_members=preset.members,
-            kind="seeds",
-            k=PENALTY,
-            noise=[Annotator(beta=beta, scale=scale) for beta in preset.noisy],
-            n_draws=preset.seeds,
-            n_resamples=preset.n_resamples,
-            ns=list(setting.judge.ns),
-            progress=progress,
-        )
-        self.told_peaked = setting.told
+        sources = recipes(preset, PEAKED, name="peaked gold, heavy tails")
+        tasks = [EnsembleTask(source, seed, MODELS[BT_MLP]()) for seed, source in enumerate(sources)]
+        step, parts = progress("ensembles"), []
+        for part in in_processes(ensembles_of, tasks, self.jobs):
+            parts.append(part)
+            step(len(parts), len(tasks))
+        self.ensembles = OverOptimisationStudy.pooled(parts)
+        self.told_peaked = open_setting(sources[0]).told
         self.facts["ensembles"] = self.ensembles.facts()
 
     def _on_data(self, setting: Setting, progress: Progress) -> dict[str, Any]:
         """Noise and pairing on encoded data."""
         preset = self.preset
-        cells = Cells(setting, tuple(MODELS), preset.data_seeds)
+        cells = Cells([setting] * preset.data_seeds, tuple(MODELS), jobs=self.jobs)
         centre = Arm(setting.train.n_prompts)
         noise = [Arm(centre.n, beta=beta) for beta in preset.data_betas]
         pairing = (centre, Arm(centre.n, cross=True))
@@ -156,7 +155,7 @@ class ReuseStudy:
             cells.run(pairing, progress(f"pairing on {setting.name}"))
         except InvalidInputError as error:
             told.append(f"Pairing was left out: {error}.")
-        self._by_encoder.append((cells, centre))
+        self._by_encoder.append((setting, cells, centre))
         names = {arm: noise_level(cells, arm) for arm in noise}
         paired = all(arm in cells.labels for arm in pairing)
         crossed = (
@@ -181,11 +180,39 @@ class ReuseStudy:
         if len(self._by_encoder) < 2:
             return None
         curves = {
-            model: {cells.setting.name: cells.judged[centre, model] for cells, centre in self._by_encoder}
+            model: {setting.name: cells.judged[centre, model] for setting, cells, centre in self._by_encoder}
             for model in MODELS
         }
-        first = self._by_encoder[0][0].setting
+        first = self._by_encoder[0][0]
         return over_optimisation_facts(first.judge, curves, reference=first.name, n_resamples=self.preset.n_resamples)
+
+
+@dataclass(frozen=True)
+class EnsembleTask:
+    """Ensembles on the arrays of one seed."""
+
+    source: Recipe
+    seed: int
+    member: RewardModel
+
+
+def ensembles_of(task: EnsembleTask) -> OverOptimisationStudy:
+    """Study single model and ensembles on the arrays of one seed; without vectors."""
+    setting, preset = open_setting(task.source), task.source.preset
+    study = OverOptimisationStudy(
+        setting.pairs(preset.centre, task.seed),
+        setting.candidates,
+        member=task.member,
+        n_members=preset.members,
+        kind="seeds",
+        k=PENALTY,
+        noise=[Annotator(beta=beta, scale=GLOBAL_STD) for beta in preset.noisy],
+        n_draws=1,
+        random_state=task.seed,
+        n_resamples=preset.n_resamples,
+        ns=list(setting.judge.ns),
+    )
+    return study.without_vectors()
 
 
 def noise_level(cells: Cells, arm: Arm) -> str:

@@ -13,7 +13,8 @@ from embedrm.reporting.tables import Column, Table
 
 Facts = Mapping[str, Any]
 
-GAIN = "gold of the choice above a random one, standard deviations within prompts"
+GAIN = "gold gained, standard deviations within prompts"
+"""By the choice, above a random one."""
 
 
 def levels_table(facts: Facts, name: str, title: str, caption: str = "") -> Table:
@@ -191,6 +192,8 @@ def scatter_figure(points: Sequence[Facts], name: str = "gap-and-gain") -> Figur
                 "label": model,
                 "x": [point["gap"] for point in own],
                 "y": [point["gain"]["value"] for point in own],
+                "low": [point["gain"]["low"] for point in own],
+                "high": [point["gain"]["high"] for point in own],
                 "names": [point["where"] for point in own],
             }
         )
@@ -201,7 +204,8 @@ def scatter_figure(points: Sequence[Facts], name: str = "gap-and-gain") -> Figur
         "reference": [{"value": 0.0, "label": "no difference"}],
     }
     caption = (
-        "Each point is a model and a selection of responses, or arrays whose responses to a prompt share more or less."
+        "Each point is a model and a selection of responses, or arrays whose responses to a prompt share more or less. "
+        "Models at one place are drawn a little apart; intervals as in the tables. Where ranks are not kept, see the table."
     )
     return Figure(
         name,

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from embedrm.reporting.formatting import ABSENT, thousands, visible
 from embedrm.reporting.palette import (
@@ -270,24 +271,69 @@ def scatter(drawing: Drawing, data: dict[str, Any]) -> None:
     axes = begin(drawing, data["x_label"], data["y_label"])
     axes.grid(axis="both")
     handles = []
+    xs = [x for series in data["series"] for x in series["x"]]
+    middle = (min(xs) + max(xs)) / 2
     for j, series in enumerate(data["series"]):
-        ys = nan(series["y"])
+        at, ys = nan(series["x"]), nan(series["y"])
         size = 5.0 if len(ys) <= 60 else 3.0
+        apart = axes.transData
+        if "low" in series:
+            # in points, so that the facts' x stays what the axis says
+            points = 5.0 * (j - (len(data["series"]) - 1) / 2)
+            apart = apart + ScaledTranslation(points / 72, 0, drawing.dpi_scale_trans)
+            low, high = nan(series["low"]), nan(series["high"])
+            # twice in axes' own coordinates: what is moved aside is not seen by the automatic limits
+            axes.plot(at, low, at, high, linestyle="none", marker="")
+            segments = [[(x, a), (x, b)] for x, a, b in zip(at, low, high) if not math.isnan(a)]
+            axes.add_collection(
+                LineCollection(
+                    segments,
+                    colors=_look(j)["color"],
+                    linewidths=1.0,
+                    zorder=2.5,
+                    transform=apart,
+                    gid=f"series-{j}-interval",
+                ),
+                autolim=False,
+            )
+        axes.plot(at, ys, linestyle="none", marker="")
         (line,) = axes.plot(
-            nan(series["x"]), ys, linestyle="none", markersize=size, zorder=3, gid=f"series-{j}", **_look(j)
+            at, ys, linestyle="none", markersize=size, zorder=3, gid=f"series-{j}", transform=apart, **_look(j)
         )
         handles.append(line)
-        for name, x, y in zip(series.get("names", []), series["x"], series["y"]):
-            if y is not None:
-                axes.annotate(
-                    wrapped(name, 28),
-                    (x, y),
-                    xytext=(5, 3),
-                    textcoords="offset points",
-                    fontsize=SMALL,
-                    color=MUTED,
-                )
+    for place in _named_places(data["series"]):
+        left = place["x"] <= middle
+        axes.annotate(
+            wrapped(place["name"], 28),
+            (place["x"], place["y"]),
+            xytext=(5 if left else -5, 3 if place["above"] else -3),
+            textcoords="offset points",
+            ha="left" if left else "right",
+            va="bottom" if place["above"] else "top",
+            fontsize=SMALL,
+            color=MUTED,
+        )
     _finish_plane(drawing, axes, data, handles)
+    if any("low" in series for series in data["series"]):
+        axes.margins(x=0.07)
+
+
+def _named_places(series: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where names are written: once for all points of one name and x, above the highest; another name of that x below."""
+    found: dict[tuple[float, str], list[float]] = {}
+    for one in series:
+        ends = zip(one["y"], one.get("low", one["y"]), one.get("high", one["y"]))
+        for name, x, values in zip(one.get("names", []), one["x"], ends):
+            known = [value for value in values if value is not None]
+            if name and known and values[0] is not None:
+                found.setdefault((x, name), []).extend(known)
+    taken: set[float] = set()
+    made = []
+    for (x, name), values in found.items():
+        above = x not in taken
+        made.append({"x": x, "name": name, "y": max(values) if above else min(values), "above": above})
+        taken.add(x)
+    return made
 
 
 def _finish_plane(drawing: Drawing, axes: Axes, data: dict[str, Any], handles: list[Any]) -> None:

@@ -43,8 +43,9 @@ class Figure:
             ``y_scale``? ("linear" or "log") · ``x``? {``ticks`` [number], ``labels`` [str]} to name places on the
             x axis · ``reference``? · ``diagonal``? (true draws y = x) · ``limits``? [lo, hi] of y.
         ``scatter``
-            ``series`` [{``label``, ``x``, ``y``, ``names``? [str]}] · ``x_label``, ``y_label`` · ``x_scale``?,
-            ``y_scale``? · ``reference``? · ``diagonal``? · ``limits``? [lo, hi] of y.
+            ``series`` [{``label``, ``x``, ``y``, ``low``?, ``high``?, ``names``? [str]}] · ``x_label``, ``y_label`` ·
+            ``x_scale``?, ``y_scale``? · ``reference``? · ``diagonal``? · ``limits``? [lo, hi] of y. Series with intervals
+            are drawn a little apart, so that those of one x can be told; a name that points of one x share is written once.
     caption : str, default ""
         How to read it.
 
@@ -159,8 +160,9 @@ def _scatter(data: Any, place: str) -> dict[str, Any]:
     result: dict[str, Any] = {"series": []}
     for i, one in enumerate(_series(facts["series"], f"{place}.series")):
         here = f"{place}.series[{i}]"
-        series = fields(one, here, ("label", "x", "y"), ("names",))
+        series = fields(one, here, ("label", "x", "y"), ("low", "high", "names"))
         made = {"label": text(series["label"], f"{here}.label")} | _points(series, here)
+        made |= _bounds(series, made["y"], here)
         if series.get("names") is not None:
             made["names"] = texts(series["names"], f"{here}.names")
             _same_length(made["names"], len(made["x"]), f"{here}.names", "points")

@@ -196,11 +196,17 @@ def over_optimisation_findings(facts: Facts) -> list[str]:
 
 def sample_sentence(facts: Facts) -> str:
     """Say which prompts and draws, and what intervals are."""
-    draws = "one draw" if facts["n_draws"] == 1 else f"{facts['n_draws']:,} draws of wrong labels and seeds"
-    over = "prompt groups" if facts["n_draws"] == 1 else "prompt groups and draws"
+    n, settings = facts["n_draws"], facts["n_settings"]
+    draws = "one draw" if n == 1 else f"{n:,} draws of wrong labels and seeds"
+    prompts = f"{facts['n_prompts']:,} prompts with at least {facts['ns'][-1]:,} candidates"
+    if settings > 1:
+        draws = f"in each of {settings:,} sets of vectors and gold" + (
+            ", with labels and seeds of their own" if settings == n else f"; {draws}"
+        )
+    over = "prompt groups" if n == 1 else "prompt groups and draws, widened by Student's t for the few draws"
     return (
-        f"{facts['n_prompts']:,} prompts with at least {facts['ns'][-1]:,} candidates, {draws}; intervals are "
-        f"{facts['confidence']:.0%} percentile intervals over {facts['n_resamples']:,} bootstrap draws of {over}."
+        f"{prompts}{' ' if settings > 1 else ', '}{draws}; intervals are {facts['confidence']:.0%} percentile intervals "
+        f"over {facts['n_resamples']:,} bootstrap draws of {over}."
     )
 
 

@@ -19,7 +19,7 @@ def _small_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
 
     toy = reuse_plan.ReusePreset(
         dim=4, n_train=40, n_test=10, k_test=4, annotations=(20,), seeds=1, alikes=(), members=2, noisy=(10.0, 0.5),
-        data_seeds=1, paper_pairs=20, paper_dim=4, n_permutations=2, n_resamples=20, ns=(2, 4),
+        data_seeds=1, paper_pairs=20, paper_dim=4, n_permutations=2, n_resamples=20, ns=(2, 4), jobs=1,
     )  # fmt: skip
     monkeypatch.setitem(reuse_plan.REUSE_PRESETS, "quick", toy)
 

@@ -136,7 +136,7 @@ class TestGoodhart:
         for tail in (4, None):
             train, candidates = data(Teacher(64, "peaked", tail=tail), 500, 100, 300)
             found[tail] = OverOptimisationStudy(
-                train, candidates, member=LinearHead(), noise=[0.0, 0.25], n_draws=3, n_resamples=200
+                train, candidates, member=LinearHead(), noise=[0.0, 0.25], n_draws=6, n_resamples=200
             )
         level = "0 % turned round"
         heavy, normal = (found[tail].row(level, "single") for tail in (4, None))
@@ -155,7 +155,7 @@ class TestGoodhart:
 
     def test_caution_costs_where_gold_goes_on_rising(self):
         train, candidates = data(Teacher(64, "linear", tail=4), 500, 150, 300)
-        study = OverOptimisationStudy(train, candidates, member=LinearHead(), noise=[0.25], n_draws=3, n_resamples=200)
+        study = OverOptimisationStudy(train, candidates, member=LinearHead(), noise=[0.25], n_draws=6, n_resamples=200)
         assert study.row("25 % turned round", "single")["lost"]["low"] <= 0
         for model in ("WCO", "UWO"):
             assert study.difference("25 % turned round", model, "mean")["gold"][-1]["high"] < 0

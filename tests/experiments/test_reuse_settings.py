@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -10,9 +12,9 @@ from embedrm import EmbeddedPreferences, EmbeddedResponses
 from embedrm.errors import InvalidInputError
 from embedrm.experiments import reuse_arms as arms
 from embedrm.experiments import reuse_plan as plan
-from embedrm.experiments.reuse_cost import HERE, THERE, cost_rows
+from embedrm.experiments.reuse_cost import HERE, THERE, _measured, cost_rows
 from embedrm.experiments.reuse_plan import Arm, ReusePreset
-from embedrm.experiments.reuse_settings import PEAKED, encoded, generated, rematched
+from embedrm.experiments.reuse_settings import PEAKED, encoded, generated, open_setting, recipes, rematched, resized
 
 SMALL = ReusePreset(
     dim=6,
@@ -26,6 +28,7 @@ SMALL = ReusePreset(
     paper_dim=9,
     n_resamples=40,
     ns=(2, 4, 8),
+    jobs=1,
 )
 
 
@@ -169,24 +172,70 @@ class TestEncoded:
 
 
 @pytest.fixture(scope="module")
-def cells(setting):
-    made = arms.Cells(setting, (plan.BT_MLP, plan.LINEAR), 2, keep=Arm(60))
+def sources():
+    return recipes(SMALL)
+
+
+@pytest.fixture(scope="module")
+def cells(sources):
+    made = arms.Cells(sources, (plan.BT_MLP, plan.LINEAR), keep=Arm(60))
     made.run([Arm(60), Arm(60, 0.5), Arm(60)], quiet)
     return made
 
 
+class TestRecipes:
+    def test_each_seed_has_a_function_of_gold_and_vectors_of_its_own(self, sources):
+        first, second = (open_setting(source) for source in sources)
+        for one, other in ((first.train, second.train), (first.candidates, second.candidates)):
+            assert not np.isin(one.view("response:final")[:, 0], other.view("response:final")[:, 0]).any()
+        vectors = first.candidates.view("response:final")
+        teachers = [resized(source.teacher, 6) for source in sources]
+        np.testing.assert_allclose(teachers[0].rewards(vectors), first.candidates.gold)
+        assert abs(np.corrcoef(teachers[1].rewards(vectors), first.candidates.gold)[0, 1]) < 0.9
+
+    def test_judges_are_those_of_the_sources_without_vectors(self, cells, sources):
+        for judge, source in zip(cells.judges, sources):
+            whole = open_setting(source).judge
+            assert not judge.responses.views
+            np.testing.assert_array_equal(judge.mean_gold, whole.mean_gold)
+            np.testing.assert_array_equal(judge.curves(whole.responses.gold)[0], whole.curves(whole.responses.gold)[0])
+
+
 class TestCells:
-    def test_what_is_fitted_once_is_not_fitted_again(self, cells, setting):
+    def test_what_is_fitted_once_is_not_fitted_again(self, cells):
         assert cells.n_fits == 8
         cells.run([Arm(60, 0.5)], quiet)
         assert cells.n_fits == 8
 
-    def test_a_cell_is_the_model_of_its_labels_and_seed(self, cells, setting):
-        pairs, _ = setting.labelled(Arm(60, 0.5), 1)
+    def test_a_cell_is_the_model_of_its_labels_and_seed(self, cells, sources):
+        setting = open_setting(sources[1])
+        pairs, label = setting.labelled(Arm(60, 0.5), 1)
         made = plan.MODELS[plan.BT_MLP]().set_params(random_state=1).fit(pairs)
         expected = setting.judge.curves(made.predict(setting.candidates))
         for one, other in zip(cells.judged[Arm(60, 0.5), plan.BT_MLP][1], expected):
             np.testing.assert_array_equal(one, other)
+        assert cells.labels[Arm(60, 0.5)][1] == label
+
+    def test_rewards_kept_are_of_the_first_seed(self, cells, sources):
+        curves, _ = cells.judges[0].curves(cells.rewards[plan.LINEAR])
+        np.testing.assert_array_equal(curves, cells.judged[Arm(60), plan.LINEAR][0][0])
+
+    def test_two_processes_give_the_bits_of_one(self, cells, sources):
+        others = arms.Cells(sources, (plan.BT_MLP, plan.LINEAR), keep=Arm(60), jobs=2)
+        others.run([Arm(60), Arm(60, 0.5)], quiet)
+        assert others.labels == cells.labels
+        for key, draws in cells.judged.items():
+            for (curves, rho), (curves_2, rho_2) in zip(draws, others.judged[key]):
+                np.testing.assert_array_equal(curves, curves_2)
+                np.testing.assert_array_equal(rho, rho_2)
+        np.testing.assert_array_equal(others.rewards[plan.BT_MLP], cells.rewards[plan.BT_MLP])
+
+    @pytest.mark.parametrize("jobs", [1, 2])
+    def test_what_cannot_be_drawn_is_an_error_and_leaves_no_cell(self, sources, jobs):
+        more = arms.Cells(sources, (plan.LINEAR,), jobs=jobs)
+        with pytest.raises(InvalidInputError, match="ask for fewer"):
+            more.run([Arm(60), Arm(10_000)], quiet)
+        assert not more.labels
 
     def test_comparisons_are_means_over_prompts_and_seeds(self, cells):
         facts = cells.compare({"some": Arm(60), "more": Arm(60, 0.5)}, plan.BT_MLP, 40)
@@ -197,6 +246,13 @@ class TestCells:
         row = arms.row_of(facts, "differences", "some", plan.LINEAR)
         assert row["gold"][-1]["value"] == pytest.approx(by[plan.LINEAR] - by[plan.BT_MLP])
         assert cells.label(Arm(60), "gap") == np.mean([f["gap"] for f in cells.labels[Arm(60)]])
+        # what is gained is above the random choice of the same arrays, in their own deviations
+        gains = [
+            (curves[:, -1, 0].mean() - judge.mean_gold.mean()) / judge.scored.gold_facts["within_sd"]
+            for (curves, _), judge in zip(cells.judged[Arm(60), plan.LINEAR], cells.judges)
+        ]
+        assert arms.row_of(facts, "rows", "some", plan.LINEAR)["gain_sd"][-1]["value"] == pytest.approx(np.mean(gains))
+        assert facts["n_settings"] == facts["n_draws"] == 2
 
     def test_permutations_estimate_what_all_subsets_give(self, cells):
         rows = arms.estimators(cells, 600)
@@ -224,6 +280,18 @@ class TestCost:
         assert layers(2048) == 541_057 < plan.MOST_PARAMETERS
         for row in rows:
             assert row["seconds"] > 0 <= row["core_seconds"]
+
+    @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux alone")
+    def test_memory_that_an_earlier_fit_has_freed_is_counted_again(self):
+        rng = np.random.default_rng(0)
+        big = EmbeddedPreferences.from_arrays(
+            rng.normal(size=(1500, 2, 64)).astype("f4"), rewards=rng.normal(size=(1500, 2))
+        )
+        # small enough that the allocator keeps what is freed
+        blocks = [np.ones(10_000) for _ in range(1500)]
+        del blocks
+        first, second, third = (_measured(plan.BT_MLP, big)["memory"] for _ in range(3))
+        assert min(first, second, third) > 0.3 * max(first, second, third) > 1_000_000
 
 
 def test_the_centre_is_in_every_factor():

@@ -307,3 +307,26 @@ def test_scales_hold_no_colour_that_dark_mode_replaces():
     for stops in (SEQUENTIAL, DIVERGING):
         colours = matplotlib.colors.LinearSegmentedColormap.from_list("x", list(stops), N=101)
         assert not {to_hex(colours(i)) for i in range(101)} & {PAPER, *SERIES, *VARIABLES}
+
+
+def test_points_of_one_place_have_intervals_apart_and_one_name():
+    series = [
+        {"label": label, "x": [1.0, 2.0], "y": [y, y], "low": [y - 1, None], "high": [y + 1, None], "names": ["p", "q"]}
+        for label, y in (("a", 0.0), ("b", 5.0))
+    ]
+    series.append({"label": "c", "x": [1.0], "y": [3.0], "low": [2.0], "high": [4.0], "names": ["r"]})
+    drawing = draw(Figure("s", "S", "scatter", {"series": series, "x_label": "x", "y_label": "y"}))
+    places = []
+    for j, one in enumerate(series):
+        (line,) = by_gid(drawing, f"series-{j}")
+        assert list(line.get_xdata()) == one["x"]
+        places.append(line.get_transform().transform((1.0, 0.0))[0])
+        (whiskers,) = by_gid(drawing, f"series-{j}-interval")
+        assert [path.vertices.tolist() for path in whiskers.get_paths()] == [[[1, one["low"][0]], [1, one["high"][0]]]]
+    assert places[0] < places[1] < places[2]
+    # the higher end of both, and the second name of that place under its lower end
+    notes = {text.get_text(): text.xy for text in drawing.axes[0].texts}
+    assert notes == {"p": (1.0, 6.0), "q": (2.0, 5.0), "r": (1.0, 2.0)}
+    low, high = drawing.axes[0].get_ylim()
+    assert low <= -1
+    assert high >= 6

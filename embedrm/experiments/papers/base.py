@@ -52,8 +52,9 @@ class Paper:
     reads : {"preferences", "attribute texts"}
         What its data are. Preferences are encoded by a sentence encoder; a paper on something else prepares its data itself
         (:meth:`read`, :meth:`prepare`), and its tour needs none.
-    takes_language_model : bool
-        Whether the class is made with ``lm``, the name of a causal language model.
+    options : tuple of str
+        Arguments of the class that ``embedrm reproduce`` gives where the flag of that name is used: ``"lm"``, the name of a
+        causal language model; ``"against"``, a second encoder.
     """
 
     registered_name: str
@@ -64,7 +65,7 @@ class Paper:
     always_literal: bool = False
     why_not: str = ""
     reads: str = PREFERENCES
-    takes_language_model: bool = False
+    options: tuple[str, ...] = ()
 
     def estimate(self, preset: str = "quick", data: PreferenceDataset | None = None) -> str:
         """Say how long the study of these data (the bundled ones where absent) takes, before it starts."""

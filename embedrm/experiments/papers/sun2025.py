@@ -44,6 +44,8 @@ class Sun2025(Paper):
         "answers with gold by golden reward models. Beside it, a smaller study on encoded data with graded responses."
     )
 
+    options = ("against",)
+
     def __init__(self, against: Encoder | str | None = None) -> None:
         self.against = against
 

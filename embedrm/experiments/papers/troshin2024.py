@@ -47,7 +47,7 @@ class Troshin2024(Paper):
         "Llama 2."
     )
     reads = ATTRIBUTE_TEXTS
-    takes_language_model = True
+    options = ("lm",)
 
     def __init__(self, lm: str | LanguageModel = GUIDED, judge: str | LanguageModel = JUDGE) -> None:
         self.lm, self.judge = lm, judge
