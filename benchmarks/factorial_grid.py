@@ -6,14 +6,14 @@ What is run is the file that comes with the package, as a user would run it: ``e
 sample is drawn by strata (reward model and number of annotations), and its core-seconds, of drawing pairs and labels, of the
 fit, and of scoring all candidates, are extrapolated with an interval.
 
-THE ARRAYS ARE GENERATED, not the release, which is not at hand: one pair of arrays of the release's shape, (40000, 10, 2048) and
-(2000, 500, 2048) in float32, 11.5 GB, from a teacher of known gold (`embedrm.datasets.teachers`). They stand under all twelve
-names of the study, by links; the gold of each name is shifted by a constant, which changes no draw and no figure and makes the
-trials different computations. What a trial costs depends on shapes far more than on what the vectors are, but not on shapes
-alone: a perceptron stops early, sooner or later.
+THE ARRAYS ARE GENERATED, not the release, which is not at hand: one pair of arrays of the release's shape, (40000, 10, 2048)
+and (2000, 500, 2048) in float32, 11.5 GB, from a teacher of known gold (`embedrm.datasets.teachers`). They stand under all
+twelve names of the study, by links; the gold of each name is shifted by a constant, which changes no draw and no figure and
+makes the trials different computations. What a trial costs depends on shapes far more than on what the vectors are, but not
+on shapes alone: a perceptron stops early, sooner or later.
 
-The arrays should fit into the system's page cache, as they do where memory is twice their size; reading them anew for each trial
-from a disk takes waiting, not core-seconds.
+The arrays should fit into the system's page cache, as they do where memory is twice their size; reading them anew for each
+trial from a disk takes waiting, not core-seconds. With --folder and --keep they are left there, and found by the next run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run_sample(folder: Path, words: list[str]) -> tuple[dict[str, Any], float, f
     line = [sys.executable, "-m", "embedrm", "sweep", STUDY, *words, "--json", "--quiet"]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     # one thread a worker, so that as many workers as cores use each core once
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, env={**os.environ, **threads})
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
@@ -151,20 +151,21 @@ def made(
         verdict = (
             f"{'under' if hours['value'] <= GOAL else 'NOT under'} {GOAL:.0f} core-hours, and its interval reaches over"
         )
-    widest = max(WIDTHS.values()) / WIDTHS["Gemma 2B"]
+    wider = sum(WIDTHS.values()) / len(WIDTHS) / WIDTHS["Gemma 2B"]
+    widths = ", ".join(f"{name} {width:,}" for name, width in WIDTHS.items())
     summary = [
         f"{cost['sentence']} That is {verdict}.",
         f"The authors are reported to have used about {THEIRS:,.0f} CPU core-hours for as many runs (their cores and their "
         "settings are not known: larger perceptrons among them, and our machine is another). The figure was read in "
         "secondary sources, not in the paper.",
-        f"The sample: {plan['measured']:,} of {plan['trials']:,} trials, {cost['failed']:,} failed, on {a.jobs} worker(s) of one "
-        f"thread each; {wall:,.0f} s of waiting and {used:,.0f} core-seconds for the whole command, of which about "
+        f"The sample: {plan['measured']:,} of {plan['trials']:,} trials, {cost['failed']:,} failed, on {a.jobs} worker(s) "
+        f"of one thread each; {wall:,.0f} s of waiting and {used:,.0f} core-seconds for the whole command, of which about "
         f"{max(0.0, beside):,.0f} beside the trials (planning, mapping arrays, preparing judges, the report).",
-        f"The arrays are generated, not the release: ({n:,}, {k}, {dim:,}) and ({n_test:,}, {k_test}, {dim:,}) float32 under "
-        f"all twelve names{'; they were there' if there else f'; writing took {wrote:,.0f} s'}.",
-        "All twelve settings are measured at this width. Where the release has vectors of the larger models themselves "
-        + ", ".join(f"({name}: {width:,}" + ")" for name, width in WIDTHS.items())
-        + f", a trial on them costs up to {widest:.1f} times as much.",
+        f"The arrays are generated, not the release: ({n:,}, {k}, {dim:,}) and ({n_test:,}, {k_test}, {dim:,}) float32 "
+        f"under all twelve names{'; they were there' if there else f'; writing took {wrote:,.0f} s'}.",
+        f"All twelve settings are measured at {dim:,} dimensions. It is not known whether the release has vectors of the "
+        f"larger models themselves ({widths}); costs being in proportion to the width, the plan would then take {wider:.1f} "
+        "times as much.",
     ]
     out = Report(
         "benchmark",
