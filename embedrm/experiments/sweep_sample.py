@@ -17,6 +17,7 @@ from embedrm.experiments.running import Workbench
 from embedrm.experiments.sweep import Sweep, Trial
 from embedrm.experiments.sweep_space import Space
 from embedrm.experiments.sweep_tidy import axis_values
+from embedrm.experiments.value_labels import value_labels
 
 # Fewer trials a stratum have no variance.
 _LEAST = 2
@@ -31,7 +32,7 @@ class Stratum:
     Attributes
     ----------
     values : dict of str to str
-        Values of the axes, as they are shown.
+        Values of the axes, by their short names.
     size : int
         Different trials of the plan in it.
     drawn : list of int
@@ -148,7 +149,10 @@ class SampledSweep(Sweep):
     def plan(self, bench: Workbench | None = None) -> list[Trial]:
         """Return the trials that were drawn, in the order of the whole plan."""
         whole = super().plan(bench)
-        values = {path: [shown(v) for v in found] for path, found in axis_values(self).items()}
+        values = {}
+        for path, found in axis_values(self).items():
+            labels = value_labels(found)
+            values[path] = [labels[shown(value)] for value in found]
         alone = [trial for trial in whole if not trial.shared]
         axes = [path for path in values if path.partition(".")[0] in MODEL_PARTS and len(set(values[path])) > 1]
         axes += [path for path in SIZES if path in values and len(set(values[path])) > 1]
