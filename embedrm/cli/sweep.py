@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,10 @@ from embedrm.cli import _common as common
 from embedrm.cli._common import Console
 from embedrm.cli._guard import command_line, keep
 from embedrm.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from embedrm.experiments.sweep import Sweep
+    from embedrm.experiments.sweep_search import Search
 
 _SPACE_PANEL, _WORK_PANEL = "What varies", "Work"
 
@@ -68,7 +72,32 @@ def sweep(
     ] = None,
     samples: Annotated[
         int | None,
-        typer.Option(min=1, help="How many random draws.", rich_help_panel=_SPACE_PANEL, show_default=False),
+        typer.Option(
+            min=1,
+            help="How many random draws, or proposals of --search.",
+            rich_help_panel=_SPACE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            metavar="SAMPLER",
+            help="Let Optuna propose the values of --random, and choose among those of --grid, by the --metric on the "
+            "validation split: tpe, gp or qmc. Processes that run the same command search together.",
+            rich_help_panel=_SPACE_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    search_split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="What --search chooses by in place of validation; never test.",
+            rich_help_panel=_SPACE_PANEL,
+            show_default=False,
+        ),
     ] = None,
     random_state: Annotated[
         int, typer.Option(min=0, help="Seed of the draws, and of --sample.", rich_help_panel=_SPACE_PANEL)
@@ -160,36 +189,58 @@ def sweep(
         file, set_, grid=grid, around=around, random=random, samples=samples, random_state=random_state, seeds=seeds
     )
     check_metric(metric, (variant.config for variant in made.variants))
+    searched = _search(made, search, metric, search_split, retry=retry, sample=sample)
     if sample is not None:
         from embedrm.experiments.sweep_sample import SampledSweep
 
         made = SampledSweep.of(made, sample, random_state)
     if dry_run:
-        facts = made.look(output)
+        facts = (searched or made).look(output)
         console.result(facts, "\n".join(f"{name.replace('_', ' '):<16}{value:,}" for name, value in facts.items()))
         return
     common.check_writable(output)
     kept: Any = common.open_store(store, no_store)
     keep(f"finished trials are in {output}; the same command goes on from there")
+    work: dict[str, Any] = {"jobs": jobs, "backend": backend, "address": address, "max_hours": max_hours, "store": kept}
+    found = None
     with console.progress() as progress:
-        outcome = made.run(
-            output,
-            jobs=jobs,
-            backend=backend,
-            address=address,
-            retry=retry,
-            max_hours=max_hours,
-            store=kept,
-            progress=progress,
-        )
-    place = made.place(output)
+        if searched is None:
+            outcome = made.run(output, retry=retry, progress=progress, **work)
+        else:
+            found = searched.run(output, progress=progress, **work)
+    place = made.place(output, None if found is None else f"searched by {found.sampler}")
+    if found is not None:
+        made, outcome = found.sweep, found.outcome
     if place != Path(output):
         console.note(f"the tables in {output} are of another sweep; those of this one are in {place}")
     rows = trial_rows(made, outcome)
     files = write_tidy(rows, place, made.space.paths)
     paths = None if pivot is None else [part.strip() for part in pivot.split(",")]
-    report = made.report(outcome, metric=metric, pivot=paths, command=command_line(), started=started)
+    shown: dict[str, Any] = {"pivot": paths, "command": command_line(), "started": started}
+    if found is None:
+        report = made.report(outcome, metric=metric, **shown)
+    else:
+        from embedrm.experiments.sweep_search_report import search_report
+
+        report = search_report(found, **shown)
     console.report(report, str(place))
     console.note(f"every trial is in {files['csv']} and {Path(files['parquet']).name}")
     for note in outcome.notes:
         console.note(note)
+
+
+def _search(
+    made: Sweep, sampler: str | None, metric: str, split: str | None, *, retry: bool, sample: int | None
+) -> Search | None:
+    """Return the search that the options name, if they name one."""
+    if sampler is None:
+        if split is not None:
+            raise InvalidInputError("--search-split belongs to --search; give --search tpe, or leave it out")
+        return None
+    from embedrm.experiments.sweep_search import Search
+
+    if retry or sample is not None:
+        raise InvalidInputError(
+            f"{'--retry' if retry else '--sample'} belongs to a sweep whose settings are known; leave it out with --search"
+        )
+    return Search(made, sampler, metric, split)

@@ -213,28 +213,49 @@ class Sweep:
         progress : Progress
             Counts different trials.
         """
+        began, limit = time.perf_counter(), time_limit(max_hours)
+        with Backend(backend, jobs, address) as workers:
+            bench = open_bench(folder, store, preferences, progress)
+            trials = TrialFile(folder)
+            trials.read()
+            outcome = self.compute(bench, trials, workers, retry=retry, limit=limit, progress=progress)
+        outcome.seconds = time.perf_counter() - began
+        return outcome
+
+    def compute(
+        self,
+        bench: Workbench,
+        trials: TrialFile,
+        workers: Backend,
+        *,
+        retry: bool = False,
+        limit: float | None = None,
+        progress: Progress = silent,
+    ) -> Outcome:
+        """Compute what is not finished with what is at hand; :meth:`run` opens it.
+
+        Parameters
+        ----------
+        bench : Workbench
+        trials : TrialFile
+            Read up to now.
+        workers : Backend
+        retry : bool
+        limit : float, optional
+            ``time.time()`` after which no trial begins.
+        progress : Progress
+        """
         began = time.perf_counter()
-        if max_hours is not None and not max_hours > 0:
-            raise InvalidInputError(f"max_hours must be above 0, got {max_hours}")
-        if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs == 0 or jobs < -1:
-            raise InvalidInputError(f"jobs must be a whole number from 1, or -1 for every core, got {jobs!r}")
-        workers = Backend(backend, jobs, address)
-        root = Path(folder)
-        known = _read_memo(root)
-        bench = Workbench(store, preferences, dict(known), progress)
+        root, known = trials.path.parent, dict(bench.known)
         plan = self.plan(bench)
         _write_memo(root, bench.known, known)
-        trials = TrialFile(root)
-        trials.read()
         outcome = Outcome(plan, trials.records)
         finished = trials.finished(retry)
         wanted = list(dict.fromkeys(trial.fingerprint for trial in plan))
-        outcome.found = sum(name in finished for name in wanted)
-        if outcome.found < len(wanted):
-            limit = None if max_hours is None else time.time() + 3600.0 * max_hours
-            with workers:
-                left = [name for name in wanted if name not in finished]
-                Work(self, root, bench, trials, left, outcome, limit).run(workers, progress)
+        left = [name for name in wanted if name not in finished]
+        outcome.found = len(wanted) - len(left)
+        if left:
+            Work(self, root, bench, trials, left, outcome, limit).run(workers, progress)
             trials.close()
         outcome.failed = sum(trials.records.get(name, {}).get("status", OK) != OK for name in wanted)
         outcome.left = sum(name not in trials.records for name in wanted)
@@ -243,7 +264,7 @@ class Sweep:
 
     def look(self, folder: str | Path, **options: Any) -> dict[str, int]:
         """Count the trials planned, different, finished and failed, and those left to compute; nothing is computed."""
-        plan = self.plan(Workbench(options.get("store"), options.get("preferences"), _read_memo(Path(folder))))
+        plan = self.plan(open_bench(folder, options.get("store"), options.get("preferences")))
         trials = TrialFile(folder)
         trials.read()
         names = {trial.fingerprint for trial in plan}
@@ -256,13 +277,15 @@ class Sweep:
             "to_compute": len(names) - len(states),
         }
 
-    def place(self, folder: str | Path) -> Path:
+    def place(self, folder: str | Path, note: str | None = None) -> Path:
         """Return where the tables and the report of this sweep belong, and leave ``sweep.yaml`` there.
 
         That is the folder itself, or ``sweep-XXXXXXXX`` in it where another sweep's tables are: results are shared, and
-        one sweep's tables never replace another's.
+        one sweep's tables never replace another's. A note is what tells it from a sweep of the same settings.
         """
         text = to_yaml(self.to_dict())
+        if note is not None:
+            text = f"# {note}\n{text}"
         root = Path(folder)
         own = root / f"sweep-{blake2b(text.encode(), digest_size=4).hexdigest()}"
         return root if write_once(root / SAVED_SWEEP, text) else own if write_once(own / SAVED_SWEEP, text) else root
@@ -272,6 +295,23 @@ class Sweep:
         from embedrm.experiments.sweep_report import sweep_report
 
         return sweep_report(self, outcome, **options)
+
+
+def time_limit(max_hours: float | None) -> float | None:
+    """Return the ``time.time()`` after which no trial begins."""
+    if max_hours is not None and not max_hours > 0:
+        raise InvalidInputError(f"max_hours must be above 0, got {max_hours}")
+    return None if max_hours is None else time.time() + 3600.0 * max_hours
+
+
+def open_bench(
+    folder: str | Path,
+    store: EmbeddingStore | bool | None,
+    preferences: EmbeddedPreferences | None,
+    progress: Progress = silent,
+) -> Workbench:
+    """Return a workbench that knows what earlier sweeps of the folder found out about their data."""
+    return Workbench(store, preferences, _read_memo(Path(folder)), progress)
 
 
 def _read_memo(root: Path) -> dict[str, Any]:

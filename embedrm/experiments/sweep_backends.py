@@ -41,7 +41,7 @@ def sees(folder: str, session: str) -> bool:
 
 
 class Backend:
-    """What runs bundles; a context manager that opens what a backend needs for the time of the sweep.
+    """What runs bundles; a context manager that closes what was opened when the first one was to be run.
 
     Parameters
     ----------
@@ -57,9 +57,12 @@ class Backend:
             raise unknown_name("backend", name, BACKENDS)
         if address is not None and name not in ("dask", "ray"):
             raise InvalidInputError(f"an address belongs to the backends dask and ray, and the backend is {name!r}")
+        if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs == 0 or jobs < -1:
+            raise InvalidInputError(f"jobs must be a whole number from 1, or -1 for every core, got {jobs!r}")
         self.name, self.jobs, self.address = name, jobs, address
         self.client: Any = None
-        self.opened = False
+        self.cluster: Any = None
+        self.ready = False
 
     @property
     def alone(self) -> bool:
@@ -72,19 +75,20 @@ class Backend:
         return not self.alone and self.name != "threading"
 
     def __enter__(self) -> Backend:
-        if self.name == "dask":
-            self._open_dask()
-        elif self.name == "ray":
-            self._open_ray()
         return self
+
+    def _open(self) -> None:
+        if not self.ready and self.name in ("dask", "ray"):
+            (self._open_dask if self.name == "dask" else self._open_ray)()
+        self.ready = True
 
     def __exit__(self, *error: object) -> None:
         if self.client is not None:
             self.client.close()
-        if self.opened:
-            import ray
-
-            ray.shutdown()
+        if self.cluster is not None:
+            self.cluster.close()
+        self.client = self.cluster = None
+        self.ready = False
 
     def run(self, tasks: Iterable[Task]) -> Iterator[tuple[list[str], float]]:
         """Run bundles, taken as workers become free, and give what each finished, as it comes."""
@@ -93,7 +97,7 @@ class Backend:
             return
         import joblib
 
-        # the cluster's own count is what joblib takes there
+        self._open()
         options = {"n_jobs": self.jobs, "return_as": "generator_unordered", "pre_dispatch": "2*n_jobs", "batch_size": 1}
         with joblib.parallel_config(backend=self.name, **self._options()):
             yield from joblib.Parallel(**options)(joblib.delayed(run_bundle)(*task) for task in tasks)
@@ -119,7 +123,8 @@ class Backend:
             else:
                 workers = self.jobs if self.jobs > 0 else joblib.cpu_count()
                 options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
-                self.client = Client(LocalCluster(**options))
+                self.cluster = LocalCluster(**options)
+                self.client = Client(self.cluster)
         except OSError as error:
             raise InvalidInputError(
                 f"no scheduler of dask answers at {self.address}: {' '.join(str(error).split())}; start one with "
@@ -128,6 +133,7 @@ class Backend:
 
     def check(self, folder: str, session: str) -> None:
         """Refuse a cluster whose workers cannot see the folder, or cannot import this package, before anything is sent."""
+        self._open()
         if self.name != "dask":
             return
         try:
@@ -156,9 +162,9 @@ class Backend:
         except ImportError:
             raise MissingDependencyError("ray", "the backend ray", "ray") from None
         if not ray.is_initialized():
-            options = {"address": self.address} if self.address else {}
+            options: dict[str, Any] = {"address": self.address} if self.address else {}
             if not self.address and self.jobs > 0:
                 options["num_cpus"] = self.jobs
+            # left running for the next sweep of this process, and ended with it
             ray.init(log_to_driver=False, **options)
-            self.opened = True
         register_ray()

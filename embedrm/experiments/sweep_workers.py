@@ -134,7 +134,7 @@ def run_bundle(bundle: Bundle, shared: Shared) -> tuple[list[str], float]:
             if bundle.session is not None and not alive(bundle.folder, bundle.session):
                 break
             if marks is not None:
-                marks.set(job.fingerprint)
+                marks.put(job.fingerprint)
             record = run_job(job, prepared)
             if not bundle.timed_cores:
                 # other threads of this process are in the figure
@@ -157,7 +157,7 @@ class Marks:
         self.folder = Path(folder)
         self.own = self.folder / f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
 
-    def set(self, name: str) -> None:
+    def put(self, name: str) -> None:
         """Say that this worker is at a trial."""
         self.own.write_text(name, encoding="ascii")
 
