@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedrm import __version__
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.experiments.experiment_run import settings_table, shown
 from embedrm.experiments.sweep_choices import choice_figure, choice_table
@@ -62,23 +64,26 @@ def sweep_report(
     varied = [path for path, values in axes.items() if len({shown(v) for v in values}) > 1]
     done = [row for row in rows if row["splits"]]
     splits = list(done[0]["splits"]) if done else []
-    shown_on = splits[-1] if splits else None
-    report = Report("sweep", sweep.experiment.config.title or "Sweep", _summary(sweep, outcome, done, splits, metric))
+    splits = [split for split in splits if all(split in row["splits"] for row in done)]
+    # where something is chosen: what a setting does on the test split would choose on it
+    shown_on = CHOOSES if CHOOSES in splits else splits[-1] if splits else None
+    report = Report("sweep", _title(sweep), _summary(sweep, outcome, done, splits, metric))
     report.notes = _notes(sweep, outcome)
     if shown_on is not None:
         best_first = _ordered(done, splits, metric)
-        report.add_section("Variants", tables=[_variants(best_first, varied, splits, metric)])
+        report.add_section("Variants", tables=[_variants(best_first, varied, splits, metric, len(rows) - len(done))])
         chosen = _pivot_axes(pivot, varied, axes)
-        # settings that are varied one at a time meet in no table
-        sparse = sweep.space.around and pivot is None
+        # settings that are varied one at a time, or drawn, meet in no table
+        sparse = (sweep.space.around or sweep.space.random) and pivot is None
         table = None if chosen is None or sparse else _pivot(done, *chosen, shown_on, metric)
-        effects = _effects(done, varied, shown_on, metric)
+        drawn = sweep.space.random
+        effects = _effects(done, varied, shown_on, metric, drawn)
         report.add_section(
             "What each setting did",
             tables=[t for t in (table, effects) if t is not None],
-            figures=axis_figures(done, varied, shown_on, metric),
+            figures=axis_figures(done, varied, shown_on, metric, drawn),
         )
-        fronts, figures = _fronts(done, varied, shown_on, metric), cost_figures(done, varied, shown_on, metric)
+        fronts, figures = _fronts(done, shown_on, metric), cost_figures(done, shown_on, metric)
         if fronts is not None:
             report.add_section("Accuracy over cost", tables=[fronts], figures=figures)
         chosen_table = choice_table(sweep, outcome, varied, shown_on)
@@ -113,6 +118,13 @@ def sweep_report(
     return report
 
 
+def _title(sweep: Sweep) -> str:
+    """Return the title of the experiment, or else what varies."""
+    paths = sweep.space.paths
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return sweep.experiment.config.title or f"Sweep of {', '.join(paths[:3]) or 'seeds'}{more}"
+
+
 def _ordered(done: list[dict[str, Any]], splits: Sequence[str], metric: str) -> list[dict[str, Any]]:
     """Best first by the validation split; in their own order without one."""
     if CHOOSES not in splits:
@@ -137,7 +149,7 @@ def _summary(
     if done and CHOOSES in splits and len(done) > 1:
         best = _ordered(done, splits, metric)[0]
         cells = ", ".join(f"{_interval(best['splits'][split])} on {split}" for split in splits)
-        out.append(f"Best by {CHOOSES} {title(metric)}: {label(best['settings'])}; {cells}.")
+        out.append(f"Best by {CHOOSES} {title(metric)}: {best['name']}; {cells}.")
     return out
 
 
@@ -154,9 +166,19 @@ def _notes(sweep: Sweep, outcome: Outcome) -> list[str]:
     notes = [
         "Intervals are 95 % t intervals over seeds; a variant that no seed changes has none. Its uncertainty over prompts "
         "is the standard error (se) of the tidy table.",
-        "Nothing is chosen on the test split: variants are ordered, and the best one is named, by the validation split, "
-        "where there is one.",
+        "Nothing is chosen on the test split: variants are ordered, the best one is named, and what each setting did is "
+        "shown, by the validation split, where there is one. The best of many on it is the more flattered there the more "
+        "there were; the test split says what it is worth, of the one that was chosen.",
     ]
+    elsewhere: dict[str, int] = {}
+    for name in {trial.fingerprint for trial in outcome.trials} & set(outcome.records):
+        version = outcome.records[name].get("version", __version__)
+        if version != __version__:
+            elsewhere[version] = elsewhere.get(version, 0) + 1
+    for version, n in sorted(elsewhere.items()):
+        notes.append(
+            f"{n:,} of the trials were computed by embedrm {version}, not {__version__}; another folder computes them anew."
+        )
     if any(trial.shared for trial in outcome.trials):
         unmoved = sum(not variant.seed_matters() for variant in sweep.variants)
         if unmoved and len(sweep.seeds) > 1:
@@ -167,7 +189,9 @@ def _notes(sweep: Sweep, outcome: Outcome) -> list[str]:
     return notes
 
 
-def _variants(rows: list[dict[str, Any]], varied: Sequence[str], splits: Sequence[str], metric: str) -> Table:
+def _variants(
+    rows: list[dict[str, Any]], varied: Sequence[str], splits: Sequence[str], metric: str, n_empty: int = 0
+) -> Table:
     columns = [Column("variant", "Variant")]
     columns += [Column(f"a{i}", path) for i, path in enumerate(varied)]
     best = "min" if lower_is_better(metric) else "max"
@@ -190,7 +214,8 @@ def _variants(rows: list[dict[str, Any]], varied: Sequence[str], splits: Sequenc
     ]
     order = f"Best first by {CHOOSES}." if CHOOSES in splits else "In the order of the sweep."
     more = f" The first {_SHOWN} of {len(rows):,}; all are in trials.csv." if len(rows) > _SHOWN else ""
-    return Table("variants", "Variants", columns, cells, caption=f"{title(metric).capitalize()}. {order}{more}")
+    empty = f" Without a result, and so not shown: {_count(n_empty, 'variant')}." if n_empty else ""
+    return Table("variants", "Variants", columns, cells, caption=f"{title(metric).capitalize()}. {order}{more}{empty}")
 
 
 def _pivot_axes(
@@ -212,7 +237,9 @@ def _pivot_axes(
     if not narrow:
         return None
     columns = max(narrow, key=lambda path: sizes[path])
-    rest = [path for path in varied if path != columns]
+    rest = [path for path in varied if path != columns and sizes[path] <= _SHOWN]
+    if not rest:
+        return None
     return max(rest, key=lambda path: sizes[path]), columns
 
 
@@ -235,18 +262,22 @@ def _pivot(rows: list[dict[str, Any]], down: str, across: str, split: str, metri
     return Table("pivot", f"{down} by {across}", columns, cells, caption=caption)
 
 
-def _effects(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metric: str) -> Table | None:
-    """For each value of each axis the mean and the range over all variants that have it."""
+def _effects(
+    rows: list[dict[str, Any]], varied: Sequence[str], split: str, metric: str, drawn: Collection[str] = ()
+) -> Table | None:
+    """For each value of each axis, or quarter of the numbers drawn, the mean and the range over the variants with it."""
     cells = []
     for path in varied:
         alike = comparable(rows, path)
-        for value in values_of(alike, path)[:_SHOWN]:
-            mine = [row for row in alike if shown(row["settings"][path]) == shown(value)]
+        values = values_of(alike, path)
+        for name, some in quarters(values) if path in drawn else [(shown(v), [v]) for v in values[:_SHOWN]]:
+            texts = {shown(value) for value in some}
+            mine = [row for row in alike if shown(row["settings"][path]) in texts]
             found = [row["splits"][split]["value"] for row in mine]
             cells.append(
                 {
                     "axis": path,
-                    "value": shown(value),
+                    "value": name,
                     "mean": over_seeds(mine, split),
                     "low": min(found),
                     "high": max(found),
@@ -268,7 +299,17 @@ def _effects(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metr
     return Table("axes", "Each setting by itself", columns, cells, caption=caption, row_groups="axis")
 
 
-def _fronts(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metric: str) -> Table | None:
+def quarters(values: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
+    """Return ordered values by themselves, or where they are more than a dozen numbers in four parts, with names."""
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    if not numbers or len(values) <= _MAX_COLUMNS:
+        return [(shown(v), [v]) for v in values]
+    ends = [round(k * len(values) / 4) for k in range(5)]
+    parts = [values[i:j] for i, j in pairwise(ends)]
+    return [(f"{shown(part[0])} to {shown(part[-1])}", part) for part in parts]
+
+
+def _fronts(rows: list[dict[str, Any]], split: str, metric: str) -> Table | None:
     sign = -1.0 if lower_is_better(metric) else 1.0
     known = [row for row in rows if row["parameters"] is not None and row["seconds"] is not None]
     if not known:
@@ -278,7 +319,8 @@ def _fronts(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metri
         for cost in ("parameters", "seconds")
     }
     columns = [
-        Column("what", "Variant"),
+        Column("variant", "Variant"),
+        Column("what", "Settings"),
         Column("value", title(metric), "number", digits=3),
         Column("parameters", "parameters", "integer"),
         Column("seconds", "fit", "seconds"),
@@ -291,7 +333,8 @@ def _fronts(rows: list[dict[str, Any]], varied: Sequence[str], split: str, metri
             row = known[i]
             cells.append(
                 {
-                    "what": label({path: row["settings"][path] for path in varied}),
+                    "variant": str(row["variant"]),
+                    "what": row["name"],
                     "value": row["splits"][split]["value"],
                     "parameters": round(row["parameters"]),
                     "seconds": row["seconds"],

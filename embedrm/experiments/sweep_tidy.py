@@ -132,6 +132,7 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
     for variant, records in by_variant.items():
         row: dict[str, Any] = {
             "variant": variant,
+            "name": label(sweep.settings[variant]),
             "settings": {path: values[variant] for path, values in axes.items()},
             # axes that are varied one at a time, and that this variant moves away from the centre
             "moved": [path for path in sweep.space.around if path in sweep.settings[variant]],
@@ -141,7 +142,8 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
             "splits": {},
             "by_seed": {},
         }
-        if records:
+        # a head whose margins are no logits has no log loss, and then no result by it
+        if records and all(r["metrics"][split].get(metric) is not None for r in records for split in r["metrics"]):
             for split in records[0]["metrics"]:
                 row["splits"][split] = mean_interval([r["metrics"][split][metric] for r in records])
                 row["by_seed"][split] = {s: r["metrics"][split][metric] for s, r in by_seed[variant].items()}

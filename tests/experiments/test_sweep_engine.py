@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,15 +14,18 @@ import pytest
 from scipy import stats
 
 from embedrm.errors import DataError, InvalidInputError
+from embedrm.experiments import running
 from embedrm.experiments.experiment import Experiment
 from embedrm.experiments.experiment_files import Misfit
 from embedrm.experiments.sweep import Sweep
+from embedrm.experiments.sweep_claims import Claims
 from embedrm.experiments.sweep_space import Draw, Space, read_axes
 from embedrm.experiments.sweep_tidy import mean_interval, pareto, trial_rows, variant_rows, write_tidy
 from embedrm.experiments.sweep_trials import TrialFile
 from embedrm.heads import HEADS
 from embedrm.heads.linear import LinearHead
 from embedrm.heads.random import RandomHead
+from embedrm.numerics.bradley_terry import log_loss
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
 
 
@@ -246,6 +251,47 @@ class TestRun:
         assert {n: r["metrics"] for n, r in one.records.items()} == {n: r["metrics"] for n, r in two.records.items()}
         assert len((tmp_path / "two" / "trials.jsonl").read_bytes().splitlines()) == 8
 
+    @pytest.mark.parametrize("options", [{}, {"jobs": 2}, {"jobs": 2, "backend": "threading"}])
+    def test_other_data_of_the_same_name_are_other_data(
+        self, prefs: EmbeddedPreferences, tmp_path: Path, options: dict
+    ) -> None:
+        sweep = Sweep({}, {"grid": {"head.l2": [0.01, 1.0]}})
+        turned = EmbeddedPreferences(prefs.responses, prefs.pairs[:, ::-1].copy())
+        found = [sweep.run(tmp_path / str(i), preferences=p, **options) for i, p in enumerate((prefs, turned))]
+        for outcome, data in zip(found, (prefs, turned)):
+            head = LinearHead(l2=1.0).fit(data.in_split("train"))
+            expected = log_loss(head.margins(data.in_split("test"))).mean()
+            name = outcome.trials[1].fingerprint
+            assert outcome.records[name]["metrics"]["test"]["log_loss"] == pytest.approx(expected)
+
+    def test_data_that_cannot_be_read_are_tried_once_and_stop_nothing(
+        self, prefs: EmbeddedPreferences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+        prepared = running.Workbench.prepared
+
+        def breaks(self, config):
+            if config.data.domains == "tea":
+                asked.append(config)
+                raise RuntimeError("not enough memory: you tried to allocate 8 GiB")
+            return prepared(self, config)
+
+        monkeypatch.setattr(running.Workbench, "prepared", breaks)
+        grid = {"data.domains": ["tea", "sea"], "head.l2": [0.01, 0.1, 1.0]}
+        outcome = Sweep({}, {"grid": grid}).run(tmp_path, preferences=prefs)
+        assert (outcome.computed, outcome.failed, outcome.left, len(asked)) == (6, 3, 0, 1)
+
+    def test_what_goes_wrong_while_trials_are_sent_is_told(
+        self, prefs: EmbeddedPreferences, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_):
+            raise InvalidInputError("no space left; make room and run again")
+
+        monkeypatch.setattr(Claims, "take", full)
+        for jobs in (1, 2):
+            with pytest.raises(InvalidInputError, match="make room"):
+                Sweep({}, {"grid": {"head.l2": [1]}}).run(tmp_path, preferences=prefs, jobs=jobs)
+
     @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"backend": "lokey"}, {"max_hours": 0.0}, {"address": "here"}])
     def test_options_that_make_no_sense(self, prefs: EmbeddedPreferences, tmp_path: Path, wrong: dict) -> None:
         with pytest.raises(InvalidInputError):
@@ -289,6 +335,46 @@ class TestFile:
         other.read()
         assert other.records["ab"]["status"] == "ok"
         assert other.finished(retry=True) == {"ab"}
+
+    def test_a_trial_that_somebody_else_has_finished_is_not_added_again(self, tmp_path: Path) -> None:
+        failed = {"fingerprint": "ab", "status": "failed", "error": {}}
+        TrialFile(tmp_path).append(failed)
+        one, other = TrialFile(tmp_path), TrialFile(tmp_path)
+        for file in (one, other):
+            file.read()
+            file.begin()
+        # what failed before they began is tried again
+        assert one.append(failed, once=True)
+        assert not other.append(failed, once=True)
+        assert other.append(RECORD, once=True)
+        assert not one.append(RECORD, once=True)
+        assert not one.append(failed, once=True)
+        assert [json.loads(line)["status"] for line in one.path.read_bytes().splitlines()] == ["failed", "failed", "ok"]
+
+    def test_threads_that_read_one_file_miss_nothing(self, tmp_path: Path) -> None:
+        writer, reader = TrialFile(tmp_path), TrialFile(tmp_path)
+        n, done = 2000, threading.Event()
+
+        def read() -> None:
+            while not done.is_set():
+                reader.read()
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-5)
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        try:
+            for thread in threads:
+                thread.start()
+            for i in range(n):
+                writer.append({"fingerprint": str(i), "status": "ok"})
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+            sys.setswitchinterval(interval)
+        reader.read()
+        assert (reader.torn, reader.news) == (0, {str(i) for i in range(n)})
+        assert reader.read_to == writer.path.stat().st_size
 
     def test_what_is_no_record_is_no_result(self, tmp_path: Path) -> None:
         file = TrialFile(tmp_path)
@@ -354,12 +440,12 @@ class TestTables:
         values = [row["s0"]["value"] for row in variants]
         assert values == sorted(values, reverse=True)
         frame = pd.DataFrame(trial_rows(sweep, outcome))
-        means = frame.pivot_table(index="training.size", columns="head.l2", values="test_micro")
+        means = frame.pivot_table(index="training.size", columns="head.l2", values="validation_micro")
         pivot = report.tables["pivot"].rows
         assert [row["row"] for row in pivot] == ["20", "60"]
         np.testing.assert_allclose([[row[f"c{j}"] for j in range(3)] for row in pivot], means.to_numpy())
         by_axis = {(row["axis"], row["value"]): row for row in report.tables["axes"].rows}
-        mine = frame[frame["head.l2"] == 10].groupby("seed").test_micro.mean()
+        mine = frame[frame["head.l2"] == 10].groupby("seed").validation_micro.mean()
         cell = by_axis["head.l2", "10"]["mean"]
         assert cell["value"] == pytest.approx(mine.mean())
         assert (cell["low"], cell["high"]) == pytest.approx(stats.t.interval(0.95, 1, mine.mean(), stats.sem(mine)))
@@ -377,7 +463,7 @@ class TestTables:
         sweep = Sweep({"head": {"name": "linear", "l2": 0.1}}, {"around": around})
         outcome = sweep.run(tmp_path, preferences=prefs)
         report = sweep.report(outcome)
-        value = [row["test_micro"] for row in trial_rows(sweep, outcome)]
+        value = [row["validation_micro"] for row in trial_rows(sweep, outcome)]
         found = {(row["axis"], row["value"]): row["mean"]["value"] for row in report.tables["axes"].rows}
         # centre, then each setting by itself: never an average over what the others did
         assert found == {
