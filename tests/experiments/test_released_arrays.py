@@ -117,9 +117,11 @@ def test_the_study_of_the_paper_is_12960_trials(folder: Path, tmp_path: Path, mo
                 np.save(new, array + np.float32(i) if "reward" in new.name else array)
     monkeypatch.chdir(tmp_path)
     assert len({trial.fingerprint for trial in sweep.plan()}) == 12_960
-    # one of everything is run, on as many annotations as these small arrays have
+    # one of everything is run, on as many annotations and candidates as these small arrays have
     small = Sweep(
-        Experiment(sweep.experiment.to_dict()).with_settings({"training.n_annotations": 60}),
+        Experiment(sweep.experiment.to_dict()).with_settings(
+            {"training.n_annotations": 60, "evaluation.best_of_n": [2, 20]}
+        ),
         {
             "grid": {
                 "data.release": names[:2],
@@ -132,6 +134,7 @@ def test_the_study_of_the_paper_is_12960_trials(folder: Path, tmp_path: Path, mo
     outcome = small.run(tmp_path / "out")
     assert (outcome.computed, outcome.failed) == (18, 0)
     assert {row["n_train"] for row in outcome.records.values()} == {60}
+    assert all(row["metrics"]["test"]["n_candidates"] == 800 for row in outcome.records.values())
 
 
 def test_a_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +147,7 @@ def test_a_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_perceptrons_of_the_study_are_as_small_as_it_says() -> None:
     sweep = Sweep.from_file(find_file("bradley-terry"))
-    hidden = sweep.space.grid["head"][0]["hidden"]
-    sizes = [2048, *hidden, 1]
-    assert sum((a + 1) * b for a, b in itertools.pairwise(sizes)) == 541_057
+    for head in sweep.space.grid["head"][:2]:
+        sizes = [2048, *head["hidden"], 1]
+        assert sum((a + 1) * b for a, b in itertools.pairwise(sizes)) == 270_593
+    assert sweep.experiment.config.evaluation.best_of_n == [2, 5, 10, 30, 50, 100, 300, 500]
