@@ -87,4 +87,4 @@ def _history(found: Found) -> list[Figure]:
         "x_label": "proposal",
         "y_label": f"{title(found.metric)} on {found.split}",
     }
-    return [Figure("search-history", "What the search found", "lines", data, caption="The mean over seeds.")]
+    return [Figure("search-history", "What the search found", "scatter", data, caption="The mean over seeds.")]
