@@ -18,6 +18,7 @@ from embedrm.preferences import Rows
 # A small training set is still cut into this many steps an epoch.
 _LEAST_STEPS = 8
 _LEAST_ROWS = 32
+RATE_SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,13 @@ class Schedule:
     batch_rows: int
     max_epochs: int
     patience: int | None
+    rate_schedule: str = "constant"
+
+    def rate(self, done: float) -> float:
+        """Learning rate after a share of all ``max_epochs``."""
+        if self.rate_schedule == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1.0 + float(np.cos(np.pi * done)))
 
 
 @dataclass
@@ -131,7 +139,10 @@ def train(
     train_losses, validation_losses = [], []
     for epoch in range(1, schedule.max_epochs + 1):
         total = np.zeros(len(seeds))
+        seen = 0
         for pairs in batches.epoch(rng):
+            adam.rate = schedule.rate((epoch - 1 + seen / len(comparisons.pairs)) / schedule.max_epochs)
+            seen += len(pairs)
             part = comparisons.take(pairs)
             positions = np.searchsorted(comparisons.rows, part.rows)
             x = features.take(positions)

@@ -14,7 +14,7 @@ from embedrm.featurizers import Featurizer
 from embedrm.featurizers.rows import FeatureRows
 from embedrm.heads import HEADS
 from embedrm.heads._groups import group_ranks
-from embedrm.heads._mlp_training import Schedule, Trained, predict, train
+from embedrm.heads._mlp_training import RATE_SCHEDULES, Schedule, Trained, predict, train
 from embedrm.heads._network import Network
 from embedrm.heads.base import FeatureHead
 from embedrm.numerics.digest import array_digest
@@ -52,6 +52,9 @@ class MLPHead(FeatureHead):
     dropout : float in [0, 1)
         Share of hidden outputs left out in training.
     learning_rate : float
+    rate_schedule : {"constant", "cosine"}
+        ``"cosine"``: the rate falls to zero over ``max_epochs`` along half a cosine, whether or not training is stopped
+        before their end. A fixed number of epochs then goes further, and ends at rest.
     batch_rows : int
         Responses a step, about; fewer where the training set would make fewer than eight steps an epoch.
     max_epochs : int
@@ -96,6 +99,7 @@ class MLPHead(FeatureHead):
         weight_decay: float = 0.0,
         dropout: float = 0.0,
         learning_rate: float = 1e-3,
+        rate_schedule: str = "constant",
         batch_rows: int = 512,
         max_epochs: int = 100,
         early_stopping: bool = True,
@@ -110,6 +114,7 @@ class MLPHead(FeatureHead):
         self.weight_decay = weight_decay
         self.dropout = dropout
         self.learning_rate = learning_rate
+        self.rate_schedule = rate_schedule
         self.batch_rows = batch_rows
         self.max_epochs = max_epochs
         self.early_stopping = early_stopping
@@ -298,6 +303,8 @@ class MLPHead(FeatureHead):
             raise InvalidInputError(f"MLPHead needs dropout in [0, 1), got {self.dropout!r}")
         if not (np.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise InvalidInputError(f"MLPHead needs learning_rate > 0, got {self.learning_rate!r}")
+        if self.rate_schedule not in RATE_SCHEDULES:
+            raise unknown_name("rate_schedule of MLPHead", self.rate_schedule, RATE_SCHEDULES)
         if not 0 < self.validation_fraction < 1:
             raise InvalidInputError(f"MLPHead needs validation_fraction in (0, 1), got {self.validation_fraction!r}")
         for name in ("batch_rows", "max_epochs", "patience"):
@@ -312,6 +319,7 @@ class MLPHead(FeatureHead):
             int(self.batch_rows),
             int(self.max_epochs),
             int(self.patience) if self.early_stopping else None,
+            self.rate_schedule,
         )
 
 

@@ -10,6 +10,7 @@ from embedrm import EmbeddedPreferences, Featurizer, LinearHead
 from embedrm.checks.data import map_views
 from embedrm.errors import InvalidInputError
 from embedrm.featurizers import rows as feature_rows
+from embedrm.heads import _mlp_training
 from embedrm.heads._mlp_training import _Batches
 from embedrm.heads._network import Adam, Network
 from embedrm.heads.mlp import PRESETS, MLPHead
@@ -171,6 +172,35 @@ def test_l2_shrinks_weights_and_decay_does_too():
     assert sizes[2] < 0.99 * sizes[0]
 
 
+def test_a_cosine_takes_the_rate_from_all_of_it_to_nothing(monkeypatch):
+    rates = []
+
+    class Recorded(Adam):
+        def step(self, gradient):
+            rates.append(self.rate)
+            super().step(gradient)
+
+    monkeypatch.setattr(_mlp_training, "Adam", Recorded)
+    train = small(57)
+    options = {"early_stopping": False, "max_epochs": 3, "learning_rate": 0.02, "batch_rows": 32}
+    MLPHead(**options).fit(train)
+    assert set(rates) == {0.02}
+    n_steps = len(rates)
+    rates.clear()
+    MLPHead(rate_schedule="cosine", **options).fit(train)
+    # five batches of eight prompts an epoch, so the steps share the half period evenly
+    assert len(rates) == n_steps == 15
+    np.testing.assert_allclose(rates, 0.01 * (1 + np.cos(np.pi * np.arange(n_steps) / n_steps)))
+
+
+def test_a_cosine_of_half_the_epochs_does_no_worse_than_a_rate_that_stays():
+    train, test, _ = problem(bent, n_prompts=600)
+    options = {"early_stopping": False, "learning_rate": 0.01}
+    falling = MLPHead(rate_schedule="cosine", max_epochs=10, **options).fit(train)
+    staying = MLPHead(max_epochs=20, **options).fit(train)
+    assert falling.score(test) > staying.score(test)
+
+
 def test_a_seed_gives_the_same_bits_and_another_others():
     train = small()
     one, same, other = (MLPHead(dropout=0.2, max_epochs=5, random_state=s).fit(train) for s in (4, 4, 5))
@@ -245,6 +275,7 @@ def test_interactions_are_read():
         ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
         ({"l2": -1}, "l2 to be a number >= 0"),
         ({"learning_rate": 0}, "learning_rate > 0"),
+        ({"rate_schedule": "cosin"}, "cosine"),
         ({"validation_fraction": 1.0}, r"validation_fraction in \(0, 1\)"),
         ({"patience": 0}, "patience to be a whole number"),
         ({"batch_rows": 2.5}, "batch_rows to be a whole number"),
