@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedrm.errors import InvalidInputError
-from embedrm.experiments.experiment_config import TrainingSection
+from embedrm.experiments.experiment_sections import TrainingSection
 from embedrm.experiments.labelling import label
 from embedrm.experiments.subsets import joining_sizes
 from embedrm.featurizers.shared import sources
