@@ -17,6 +17,8 @@ from embedrm.experiments.experiment_sections import (
 )
 from embedrm.experiments.experiment_values import check_value
 
+MOST_SEEDS, LARGEST_SEED = 100_000, 2**31 - 1
+
 SECTIONS: dict[str, type[Section]] = {
     "data": DataSection,
     "encoder": EncoderSection,
@@ -126,14 +128,15 @@ def _unknown(key: Any) -> str:
 
 def read_seeds(value: Any, place: Place = ("seeds",)) -> tuple[int, ...]:
     """Return seeds: a number n means 0 to n - 1, a list means itself."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_SEEDS:
         return tuple(range(value))
     whole = isinstance(value, (list, tuple)) and bool(value)
-    if whole and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value):
+    if whole and all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= LARGEST_SEED for v in value):
         if len(set(value)) < len(value):
             raise Misfit("'seeds' names one seed twice; name each once.", place)
         return tuple(value)
-    raise Misfit(f"'seeds' must be a number of seeds, or a list of whole numbers from 0; got {value!r:.80}.", place)
+    known = f"a number of seeds from 1 to {MOST_SEEDS:,}, or a list of whole numbers from 0 to {LARGEST_SEED:,}"
+    raise Misfit(f"'seeds' must be {known}; got {value!r:.80}.", place)
 
 
 def names_of(value: str | Iterable[str] | None) -> list[str] | None:

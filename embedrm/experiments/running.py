@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from embedrm.experiments.experiment_config import Config, names_of
 from embedrm.experiments.experiment_models import build_model, seeded
 from embedrm.experiments.judging import Judged
 from embedrm.experiments.released import candidate_facts, load_candidates
-from embedrm.experiments.running_features import remember_features, sharing_work, spared
+from embedrm.experiments.running_features import sharing_work, spared
 from embedrm.experiments.training_sets import Prepared
 from embedrm.parameters import n_parameters
 from embedrm.preferences import EmbeddedPreferences
@@ -74,6 +75,7 @@ class Workbench:
         return self._once("facts", (config.data.paths, config.data.reading()), lambda: self._file_facts(config))
 
     def _file_facts(self, config: Config) -> dict[str, Any]:
+        _check_name(config)
         key = _files_digest(config)
         if key is not None and key in self.known:
             return dict(self.known[key])
@@ -111,6 +113,11 @@ class Workbench:
             raise InvalidInputError(
                 f"the split {config.training.split!r} is fitted on and evaluated on; name two different ones"
             )
+        held = config.parts.get("calibrated", {}).get("split")
+        if held is not None and held in chosen:
+            raise InvalidInputError(
+                f"the split {held!r} is calibrated on and evaluated on; name others to evaluate on: evaluation.splits"
+            )
         return chosen
 
     def encoder(self, config: Config) -> Any:
@@ -136,7 +143,8 @@ class Workbench:
 
             encoder = self.encoder(config)
             layers = wanted_layers(encoder, config.encoder.layers, tuple(config.encoder.sides))
-            views = {side: sorted(map(str, chosen)) for side, chosen in layers.items()}
+            # features, and so what a seed draws for them, have the order of the layers
+            views = {side: list(map(str, chosen)) for side, chosen in layers.items()}
             return {"encoder": encoder.fingerprint_digest(), "views": views}
 
         return self._once("vectors", config.encoder, facts)
@@ -195,7 +203,9 @@ class Workbench:
                 )
                 for name in chosen
             ]
-            return Prepared(whole, fitted, judged, training)
+            # a calibration on a split of its own sees the chosen domains alone, too
+            inside = whole if data.domains is None else whole[_in_domains(whole.domain, data.domains, "data.domains")]
+            return Prepared(inside, fitted, judged, training)
 
         return self._once("prepared", key, make)
 
@@ -249,7 +259,7 @@ def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[
     """
     from embedrm.composites.calibrated import CalibratedRewardModel
 
-    model = remember_features(seeded(build_model(parts), seed))
+    model = seeded(build_model(parts), seed)
     drawing = time.process_time()
     training = prepared.draw(seed)
     spared()
@@ -275,6 +285,24 @@ def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[
         "score_core_seconds": scored[1] + not_scored[1],
         "draw_core_seconds": cores - drawing,
     }, model
+
+
+def _check_name(config: Config) -> None:
+    """Raise for a name that is neither a file nor a bundled data set, and for a bundled one that is to be read otherwise."""
+    from embedrm.datasets.bundled import bundled_names
+
+    section, names = config.data, bundled_names()
+    if len(section.paths) == 1 and section.paths[0] in names:
+        default = type(section)().reading()
+        given = [key for key, value in section.reading().items() if value != default[key]]
+        if given:
+            raise InvalidInputError(
+                f"{section.paths[0]!r} is a bundled data set, read as it is; leave out data.{given[0]}"
+            )
+        return
+    for word in section.paths:
+        if not Path(word).suffix and "/" not in word and not Path(word).exists():
+            raise unknown_name("data set (and no such file)", word, names)
 
 
 def _read(config: Config, progress: Progress) -> Any:

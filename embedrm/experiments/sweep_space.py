@@ -20,6 +20,9 @@ KEYS = ("grid", "list", "around", "random", "samples", "random_state")
 DRAWS = ("uniform", "loguniform", "integers", "logintegers", "choice")
 _CALL = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
 
+MOST = 200_000
+"""Variants of one sweep: each is checked, and planned, before the first is computed."""
+
 Settings = dict[str, Any]
 
 
@@ -152,8 +155,21 @@ class Space:
         listed = [path for variant in self.variants for path in variant]
         return list(dict.fromkeys([*listed, *self.around, *self.random, *self.grid]))
 
+    def count(self) -> int:
+        """Return the number of variants, repeats counted."""
+        around = 1 + sum(map(len, self.around.values())) if self.around else 0
+        centres = len(self.variants) + around + self.samples
+        return max(1, centres) * math.prod(map(len, self.grid.values()))
+
     def settings(self) -> list[Settings]:
         """Return the settings of every variant, without repeats, in a fixed order."""
+        n = self.count()
+        if n > MOST:
+            raise Misfit(
+                f"the axes of 'sweep' make {n:,} variants, and a sweep takes at most {MOST:,}; vary fewer settings at "
+                "once, or draw them: 'random' and 'samples'.",
+                ("sweep", "grid"),
+            )
         centres: list[Settings] = [*self.variants]
         if self.around:
             centres += [{}, *({path: value} for path, values in self.around.items() for value in values)]
