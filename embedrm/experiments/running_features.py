@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from embedrm.experiments.experiment_models import identity
-from embedrm.featurizers import Featurizer
-from embedrm.featurizers.shared import names, sources
-from embedrm.numerics.sharing import Shelf, once, sharing
-from embedrm.preferences import EmbeddedPreferences
-from embedrm.reward_model import RewardModel
+from embedrm.numerics.sharing import Shelf, sharing
 
 if TYPE_CHECKING:
     from embedrm.experiments.training_sets import Prepared
@@ -31,35 +23,6 @@ class _Memory(threading.local):
 
 
 _MEMORY = _Memory()
-
-
-class RememberingFeaturizer(Featurizer):
-    """A featurizer that looks up whether it was fitted on these rows before; otherwise like any."""
-
-    def fit(self, preferences: EmbeddedPreferences) -> RememberingFeaturizer:
-        """Fit, or take over an equal fit."""
-
-        def learn() -> dict[str, Any]:
-            super(RememberingFeaturizer, self).fit(preferences)
-            return {name: value for name, value in vars(self).items() if name.endswith("_")}
-
-        responses = preferences.responses
-        # of the pairs, a fit depends on nothing but the active rows
-        given = (names(responses), json.dumps(identity(self)), preferences.active)
-        self.__dict__.update(once("features", sources(responses), given, learn, _bytes))
-        return self
-
-
-def remember_features(model: RewardModel) -> RewardModel:
-    """Return the unfitted model with every featurizer in it exchanged for one that remembers."""
-    exchanged = {
-        name: RememberingFeaturizer(**value.get_params(deep=False))
-        for name, value in model.get_params().items()
-        if type(value) is Featurizer
-    }
-    if exchanged:
-        model.set_params(**exchanged)
-    return model
 
 
 def sharing_work(run: Callable[..., Result]) -> Callable[..., Result]:
@@ -86,10 +49,3 @@ def spared() -> tuple[float, float]:
 def forget_features() -> None:
     """Drop what this thread remembers."""
     _MEMORY.shelf.clear()
-
-
-def _bytes(value: Any) -> int:
-    """Bytes of the arrays in what a featurizer learned."""
-    if isinstance(value, np.ndarray):
-        return value.nbytes
-    return sum(map(_bytes, value.values())) if isinstance(value, dict) else 0

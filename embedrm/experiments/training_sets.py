@@ -16,7 +16,7 @@ from embedrm.errors import InvalidInputError
 from embedrm.experiments.experiment_sections import TrainingSection
 from embedrm.experiments.labelling import label
 from embedrm.experiments.subsets import joining_sizes
-from embedrm.featurizers.shared import sources
+from embedrm.featurizers.sources import sources
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses
 
 if TYPE_CHECKING:

@@ -7,21 +7,12 @@ from copy import copy
 from typing import Any, TypeVar
 
 from embedrm.featurizers.linear_map import LinearMap
+from embedrm.featurizers.sources import names, sources
 from embedrm.featurizers.terms import Featurizer
 from embedrm.numerics.sharing import once
 from embedrm.preferences import EmbeddedResponses, Rows
 
 Made = TypeVar("Made")
-
-
-def sources(responses: EmbeddedResponses) -> tuple[Any, ...]:
-    """Return the arrays that features are made from; objects that share them are one source."""
-    return (*responses.views.values(), responses.prompt_of, *responses.covariates.values())
-
-
-def names(responses: EmbeddedResponses) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what the arrays of :func:`sources` are called."""
-    return tuple(responses.views), tuple(responses.covariates)
 
 
 def once_for(

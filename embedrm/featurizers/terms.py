@@ -21,6 +21,8 @@ from embedrm.featurizers import FEATURIZERS, surface
 from embedrm.featurizers._streaming import covariance, mean_and_variance
 from embedrm.featurizers.base import Projection, make_projection
 from embedrm.featurizers.residual import fit_residual
+from embedrm.featurizers.sources import names, sources
+from embedrm.numerics.sharing import once
 from embedrm.numerics.threads import threads_for
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.views import select_views
@@ -118,6 +120,23 @@ class Featurizer(BaseEstimator):
 
     def fit(self, preferences: EmbeddedPreferences) -> Featurizer:
         """Choose the views and learn their scale from the active rows."""
+        responses = preferences.responses
+        # of the pairs, what is learned depends on nothing but the active rows
+        given = (type(self), self._described(), names(responses), preferences.active)
+        learned = once("features", sources(responses), given, lambda: self._learn(preferences), _bytes)
+        # dictionaries of its own, of arrays that all fits on these rows share
+        self.__dict__.update({name: dict(v) if isinstance(v, dict) else v for name, v in learned.items()})
+        return self
+
+    def _described(self) -> dict[str, Any]:
+        """Constructor's parameters as plain values, which no later change of an object changes."""
+        given = self.get_params(deep=False)
+        if isinstance(self.project, Projection):
+            given["project"] = (type(self.project), dict(vars(self.project)))
+        return {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+
+    def _learn(self, preferences: EmbeddedPreferences) -> dict[str, Any]:
+        """Fit, and return what was learned."""
         terms = (
             tuple(self.terms) if not isinstance(self.terms, str) else tuple(t.strip() for t in self.terms.split(","))
         )
@@ -177,7 +196,7 @@ class Featurizer(BaseEstimator):
         if controls:
             with threads_for(entries):
                 self._fit_residual(preferences, controls)
-        return self
+        return {name: value for name, value in vars(self).items() if name.endswith("_")}
 
     def _fit_scale(self, view: str, matrix: NDArray[Any], rows: Rows, centred: bool) -> None:
         dim = matrix.shape[1]
@@ -311,3 +330,10 @@ class Featurizer(BaseEstimator):
                     blocks.append((term, p, r, slice(start, start + width)))
                     start += width
         return blocks
+
+
+def _bytes(value: Any) -> int:
+    """Bytes of the arrays in what was learned."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    return sum(map(_bytes, value.values())) if isinstance(value, dict) else 0

@@ -247,8 +247,8 @@ class TestFeaturesAreFittedOnce:
 
         forget_features()
         fits = []
-        plain = Featurizer.fit
-        monkeypatch.setattr(Featurizer, "fit", lambda self, p: (fits.append(len(p)), plain(self, p))[1])
+        plain = Featurizer._learn
+        monkeypatch.setattr(Featurizer, "_learn", lambda self, p: (fits.append(len(p)), plain(self, p))[1])
         found = []
         for l2 in (0.1, 1.0, 0.1):
             parts = experiment.with_settings({"head.l2": l2}).config.parts

@@ -17,8 +17,12 @@ from embedrm.experiments.running import Workbench, run_trial
 from embedrm.experiments.running_features import forget_features
 from embedrm.featurizers import Featurizer
 from embedrm.featurizers.linear_map import LinearMap
+from embedrm.featurizers.rows import FeatureRows
+from embedrm.featurizers.sources import sources
 from embedrm.heads import _gbdt_data
+from embedrm.heads._gbdt_training import parameters
 from embedrm.heads._linear_problem import Problem
+from embedrm.heads.gbdt import GBDTHead
 from embedrm.numerics import sharing
 
 GBDT = {"name": "gbdt", "max_trees": 12, "num_leaves": 5}
@@ -144,6 +148,17 @@ class TestBins:
         ]
         same_as_alone(Workbench(preferences=lists), trials)
 
+    def test_rows_to_stop_by_are_their_own(self, lists: EmbeddedPreferences) -> None:
+        shelf = sharing.Shelf()
+        shelf.begin(sources(lists.responses))
+        featurizer = Featurizer().fit(lists)
+        plan = parameters(GBDTHead()._plan(), 100, 6, "test")
+        train, *others = (FeatureRows(featurizer, lists.responses, np.arange(k, 2 * k)) for k in (100, 50, 60))
+        with sharing.sharing(shelf):
+            found = [_gbdt_data.binned(train, held_out, plan, "test")[1] for held_out in (*others, None, others[0])]
+        assert [None if data is None else data.num_data() for data in found] == [50, 60, None, 50]
+        assert found[3] is found[0]
+
     def test_costs_are_whole(self, lists: EmbeddedPreferences, monkeypatch: pytest.MonkeyPatch) -> None:
         bench = Workbench(preferences=lists)
         counted(monkeypatch, _gbdt_data, "_binned", seconds=0.05)
@@ -176,6 +191,33 @@ class TestLinear:
         run(bench, trials)
         assert len(spans) == 1
         same_as_alone(bench, trials)
+
+    def test_other_pairs_of_the_same_rows_have_their_own_metric(
+        self, lists: EmbeddedPreferences, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench = Workbench(preferences=lists)
+        moments = counted(monkeypatch, Problem, "_moment")
+        trials = [(experiment({"l2": 0.1}, **annotated(n_annotations=500)), seed) for seed in (0, 1)]
+        rows = [bench.prepared(trial.config).draw(seed).active for trial, seed in trials]
+        np.testing.assert_array_equal(*rows)
+        run(bench, trials)
+        assert len(moments) == 2
+
+    def test_losses_that_bend_otherwise_have_their_own_metric(
+        self, lists: EmbeddedPreferences, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moments = counted(monkeypatch, Problem, "_moment")
+        names = ("bradley-terry", "hinge", "classification", "regression", "bt-smoothed")
+        trials = [(experiment({"l2": 0.1, "objective": name}), 0) for name in names]
+        run(Workbench(preferences=lists), trials)
+        # on differences, on single rewards, and four times as much on those
+        assert len(moments) == 3
+
+    def test_folds_are_not_held(self, lists: EmbeddedPreferences) -> None:
+        run(Workbench(preferences=lists), [(experiment({"l2": "cv", "cv": 3}), 0)])
+        kinds = [entry.kind for entry in running_features._MEMORY.shelf._entries]
+        # features of the whole and of each fold; what is fitted on and the two splits that are judged
+        assert sorted(kinds) == ["axes"] + ["features"] * 4 + ["linear map"] * 3
 
     def test_results_are_those_of_trials_alone(self, lists: EmbeddedPreferences) -> None:
         """Fails where one trial's solution starts from another's, or takes a metric of other pairs or another loss."""
@@ -211,7 +253,7 @@ class TestWhatIsHeld:
         self, lists: EmbeddedPreferences, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         bench = Workbench(preferences=lists)
-        fits = counted(monkeypatch, Featurizer, "fit")
+        fits = counted(monkeypatch, Featurizer, "_learn")
         run(bench, [(experiment({"l2": 0.1}, featurizer={"project": "pca"}, **annotated(beta)), 0) for beta in BETAS])
         assert len(fits) == 1
 
