@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from embedrm.errors import DataError, InvalidInputError
 from embedrm.experiments.experiment import Experiment
 from embedrm.experiments.experiment_config import KEYS, read_seeds
 from embedrm.experiments.experiment_files import Misfit, line_of, read_file, to_yaml
+from embedrm.experiments.experiment_run import SAVED, SAVED_SWEEP
 from embedrm.experiments.running import Workbench
 from embedrm.experiments.sweep_backends import Backend
 from embedrm.experiments.sweep_space import Space
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from embedrm.reporting import Report
     from embedrm.store import EmbeddingStore
 
-MEMO, SAVED_SWEEP = "data.json", "sweep.yaml"
+MEMO = "data.json"
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,13 @@ class Sweep:
         self.space = own if isinstance(own, Space) else Space.read(own)
         self.seeds = self.experiment.config.seeds if seeds is None else read_seeds(seeds)
         for path in self.space.paths:
-            if path.partition(".")[0] in ("seeds", "sweep", "title") or path.partition(".")[0] not in KEYS:
+            top, sections = path.partition(".")[0], KEYS[1:-2]
+            if top not in sections:
+                near = get_close_matches(top, sections, n=1)
+                meant = f" Did you mean {near[0]!r}?" if near else ""
                 raise Misfit(
-                    f"{path!r} cannot be varied; paths begin with a section ({', '.join(KEYS[1:-2])}), and seeds are their "
-                    "own setting.",
+                    f"{path!r} cannot be varied.{meant} Paths begin with a section ({', '.join(sections)}), such as "
+                    "head.l2, and seeds are their own setting.",
                     ("sweep", "grid", path),
                 )
         self.settings = self.space.settings()
@@ -288,7 +293,10 @@ class Sweep:
             text = f"# {note}\n{text}"
         root = Path(folder)
         own = root / f"sweep-{blake2b(text.encode(), digest_size=4).hexdigest()}"
-        return root if write_once(root / SAVED_SWEEP, text) else own if write_once(own / SAVED_SWEEP, text) else root
+        # a run's report is not replaced either
+        if not (root / SAVED).is_file() and write_once(root / SAVED_SWEEP, text):
+            return root
+        return own if write_once(own / SAVED_SWEEP, text) else root
 
     def report(self, outcome: Outcome, **options: Any) -> Report:
         """Return the report of what was found; see :func:`embedrm.experiments.sweep_report.sweep_report`."""
