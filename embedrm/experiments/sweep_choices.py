@@ -9,7 +9,7 @@ from embedrm.experiments.experiment_run import shown
 from embedrm.experiments.sweep_figures import groups_of, values_of
 from embedrm.experiments.sweep_tidy import comparable, over_seeds, variant_rows
 from embedrm.experiments.trial_metrics import METRICS, SPEARMAN, gold_name, offered, title
-from embedrm.experiments.value_labels import value_labels
+from embedrm.experiments.value_labels import name_in
 from embedrm.reporting import Column, Figure, Table
 from embedrm.reporting.figures import MAX_SERIES
 
@@ -39,10 +39,9 @@ def choice_table(sweep: Sweep, outcome: Outcome, varied: Sequence[str], split: s
     by_metric = {name: _done(sweep, outcome, name) for name in (SPEARMAN, *map(gold_name, shown_ns))}
     rows = []
     for path in varied or [""]:
-        labels = value_labels(row["settings"][path] for row in by_metric[SPEARMAN]) if path else {}
         first = comparable(by_metric[SPEARMAN], path) if path else by_metric[SPEARMAN]
         for value in values_of(first, path) if path else [None]:
-            row: dict[str, Any] = {"axis": path or "the plan", "value": labels[shown(value)] if path else "all"}
+            row: dict[str, Any] = {"axis": path or "the plan", "value": name_in(first, path, value) if path else "all"}
             for name, found in by_metric.items():
                 alike = comparable(found, path) if path else found
                 mine = [r for r in alike if not path or shown(r["settings"][path]) == shown(value)]
@@ -69,12 +68,7 @@ def choice_figure(sweep: Sweep, outcome: Outcome, varied: Sequence[str], split: 
     few = [path for path in varied if 2 <= counts[path] <= MAX_SERIES]
     by = min(few, key=lambda path: counts[path]) if few else None
     series = []
-    names = [name for name, _ in groups_of(by_n[ns[0]], by)]
-    if by is not None:
-        values = values_of(by_n[ns[0]], by)
-        labels = value_labels(values)
-        names = [labels[shown(value)] for value in values]
-    for i, name in enumerate(names):
+    for i, (name, _) in enumerate(groups_of(by_n[ns[0]], by)):
         cells = [over_seeds(groups_of(by_n[n], by)[i][1], split) for n in ns]
         one: dict[str, Any] = {"label": name, "x": ns, "y": [c["value"] for c in cells]}
         if any(c["low"] is not None for c in cells):

@@ -11,6 +11,7 @@ import numpy as np
 from embedrm.experiments.experiment_run import shown
 from embedrm.experiments.sweep_tidy import comparable, over_seeds, pareto, sort_key
 from embedrm.experiments.trial_metrics import chance, lower_is_better, title
+from embedrm.experiments.value_labels import name_in
 from embedrm.reporting import Figure
 from embedrm.reporting.figures import MAX_SERIES
 
@@ -66,7 +67,7 @@ def groups_of(rows: Rows, by: str | None) -> list[tuple[str, Rows]]:
     if by is None:
         return [("", rows)]
     return [
-        (f"{by.rpartition('.')[2]}={shown(v)}", [r for r in rows if shown(r["settings"][by]) == shown(v)])
+        (f"{by.rpartition('.')[2]}={name_in(rows, by, v)}", [r for r in rows if shown(r["settings"][by]) == shown(v)])
         for v in values_of(rows, by)
     ]
 
@@ -115,7 +116,7 @@ def _dots(rows: Rows, path: str, values: Sequence[Any], by: str | None, split: s
         ends = _ends(_cells(group, path, values, split))
         series.append({"label": name, "values": ends.pop("y"), **ends})
     data: dict[str, Any] = {
-        "categories": [shown(v) for v in values],
+        "categories": [name_in(rows, path, v) for v in values],
         "series": series,
         "x_label": _axis(metric, split),
         "y_label": path,

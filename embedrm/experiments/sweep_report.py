@@ -18,6 +18,7 @@ from embedrm.experiments.sweep_figures import axis_figures, cost_figures, values
 from embedrm.experiments.sweep_tidy import axis_values, comparable, label, over_seeds, pareto, variant_rows
 from embedrm.experiments.sweep_trials import OK
 from embedrm.experiments.trial_metrics import check_metric, lower_is_better, title
+from embedrm.experiments.value_labels import name_in
 from embedrm.reporting import Column, Report, Table, collect
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _variants(
     cells = [
         {
             "variant": str(row["variant"]),
-            **{f"a{i}": shown(row["settings"][path]) for i, path in enumerate(varied)},
+            **{f"a{i}": row["labels"][path] for i, path in enumerate(varied)},
             **{f"s{i}": row["splits"][split] for i, split in enumerate(splits)},
             "n": row["n_seeds"],
             "failed": row["failed"] or None,
@@ -246,10 +247,13 @@ def _pivot_axes(
 def _pivot(rows: list[dict[str, Any]], down: str, across: str, split: str, metric: str) -> Table:
     heads, sides = values_of(rows, across)[:_MAX_COLUMNS], values_of(rows, down)
     best = "min" if lower_is_better(metric) else "max"
-    columns = [Column("row", down), *(Column(f"c{j}", shown(v), "number", digits=3) for j, v in enumerate(heads))]
+    columns = [
+        Column("row", down),
+        *(Column(f"c{j}", name_in(rows, across, v), "number", digits=3) for j, v in enumerate(heads)),
+    ]
     cells = []
     for value in sides:
-        cell: dict[str, Any] = {"row": shown(value)}
+        cell: dict[str, Any] = {"row": name_in(rows, down, value)}
         for j, head in enumerate(heads):
             found = [
                 row["splits"][split]["value"]
@@ -270,7 +274,9 @@ def _effects(
     for path in varied:
         alike = comparable(rows, path)
         values = values_of(alike, path)
-        for name, some in quarters(values) if path in drawn else [(shown(v), [v]) for v in values[:_SHOWN]]:
+        for name, some in (
+            quarters(values) if path in drawn else [(name_in(alike, path, v), [v]) for v in values[:_SHOWN]]
+        ):
             texts = {shown(value) for value in some}
             mine = [row for row in alike if shown(row["settings"][path]) in texts]
             found = [row["splits"][split]["value"] for row in mine]

@@ -13,6 +13,7 @@ from embedrm.experiments.experiment import section_mains
 from embedrm.experiments.experiment_run import leaves, shown
 from embedrm.experiments.sweep_trials import OK, write_whole
 from embedrm.experiments.trial_metrics import choice_columns
+from embedrm.experiments.value_labels import value_labels
 
 if TYPE_CHECKING:
     from embedrm.experiments.sweep import Outcome, Sweep
@@ -113,6 +114,7 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
     Seeds that gave one fingerprint are one value.
     """
     axes = axis_values(sweep)
+    short = {path: value_labels(values) for path, values in axes.items()}
     by_variant: dict[int, list[dict[str, Any]]] = {}
     by_seed: dict[int, dict[int, dict[str, Any]]] = {}
     failures: dict[int, int] = {}
@@ -132,8 +134,9 @@ def variant_rows(sweep: Sweep, outcome: Outcome, metric: str = "micro") -> list[
     for variant, records in by_variant.items():
         row: dict[str, Any] = {
             "variant": variant,
-            "name": label(sweep.settings[variant]),
+            "name": label(sweep.settings[variant], short),
             "settings": {path: values[variant] for path, values in axes.items()},
+            "labels": {path: short[path][shown(values[variant])] for path, values in axes.items()},
             # axes that are varied one at a time, and that this variant moves away from the centre
             "moved": [path for path in sweep.space.around if path in sweep.settings[variant]],
             "n_seeds": len(records),
@@ -185,9 +188,10 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
     return out
 
 
-def label(settings: Mapping[str, Any]) -> str:
-    """Return settings on one line, by the last word of each path."""
-    return ", ".join(f"{path.rpartition('.')[2]}={shown(value)}" for path, value in settings.items()) or "the centre"
+def label(settings: Mapping[str, Any], short: Mapping[str, Mapping[str, str]] | None = None) -> str:
+    """Return settings on one line, by the last word of each path; ``short`` has short names of values by path."""
+    names = {path: (short or {}).get(path, {}).get(shown(value), shown(value)) for path, value in settings.items()}
+    return ", ".join(f"{path.rpartition('.')[2]}={name}" for path, name in names.items()) or "the centre"
 
 
 def sort_key(value: Any) -> tuple[int, Any]:

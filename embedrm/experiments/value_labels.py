@@ -35,6 +35,12 @@ def value_labels(values: Iterable[Any]) -> dict[str, str]:
     return {text: name if counts[name] == 1 else text for text, name in labels.items()}
 
 
+def name_in(rows: Iterable[Mapping[str, Any]], path: str, value: Any) -> str:
+    """Return the short name of a value in rows of variants, which have ``settings`` and ``labels`` by path."""
+    text = shown(value)
+    return next((str(row["labels"][path]) for row in rows if shown(row["settings"][path]) == text), text)
+
+
 def _telling(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Choose keys, in the order of the mappings, until all of them differ: each time the one that tells most apart."""
     known = list(dict.fromkeys(key for one in mappings for key in one))
