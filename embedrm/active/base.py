@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embedrm.errors import InvalidInputError, unknown_name
-from embedrm.preferences import EmbeddedPreferences, Rows
+from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_preferences
 
 
@@ -39,7 +39,7 @@ class Strategy:
         model : RewardModel
             Fitted on ``labelled``.
         labelled : EmbeddedPreferences
-            What is labelled already.
+            What is labelled already, as :func:`labels_alone` gives it.
         rng : numpy Generator
         """
         raise TypeError(f"{type(self).__name__} does not implement choose")
@@ -73,9 +73,20 @@ def make_strategy(strategy: str | Mapping[str, Any] | Strategy) -> Strategy:
 
 def unlabelled(preferences: EmbeddedPreferences) -> EmbeddedPreferences:
     """Return the pairs without what tells their labels: by row, without outcome, weight, margin and gold."""
+    return EmbeddedPreferences(_without_gold(preferences), np.sort(preferences.pairs, axis=1))
+
+
+def labels_alone(preferences: EmbeddedPreferences) -> EmbeddedPreferences:
+    """Return labelled pairs with their labels and without gold: their responses are often those of the candidates too."""
+    return EmbeddedPreferences(
+        _without_gold(preferences), preferences.pairs, weight=preferences.weight, outcome=preferences.outcome
+    )
+
+
+def _without_gold(preferences: EmbeddedPreferences) -> EmbeddedResponses:
     responses = copy(preferences.responses)
     responses.gold = np.full(responses.n_responses, np.nan)
-    return EmbeddedPreferences(responses, np.sort(preferences.pairs, axis=1))
+    return responses
 
 
 def select_pairs(
@@ -114,7 +125,9 @@ def select_pairs(
     check_preferences(labelled, who)
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= len(candidates):
         raise InvalidInputError(f"{who}: n must be a whole number from 1 to {len(candidates):,} candidates, got {n!r}")
-    return made.choose(unlabelled(candidates), int(n), model, labelled, np.random.default_rng(random_state))
+    return made.choose(
+        unlabelled(candidates), int(n), model, labels_alone(labelled), np.random.default_rng(random_state)
+    )
 
 
 def first_by(key: np.ndarray, n: int, rng: np.random.Generator) -> Rows:

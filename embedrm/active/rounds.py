@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from embedrm.active.base import Strategy, make_strategy, unlabelled
+from embedrm.active.base import Strategy, labels_alone, make_strategy, unlabelled
 from embedrm.errors import InvalidInputError
 from embedrm.preferences import EmbeddedPreferences, Rows
 from embedrm.progress import Progress, silent
@@ -144,7 +144,7 @@ def label_actively(
         if not done:
             chosen = rng.permutation(len(left))[:size]
         else:
-            chosen = made.choose(blind[left], size, done[-1].model, candidates[taken], rng)
+            chosen = made.choose(blind[left], size, done[-1].model, labels_alone(candidates[taken]), rng)
         picked = left[chosen]
         left = np.delete(left, chosen)
         taken = np.concatenate([taken, picked])

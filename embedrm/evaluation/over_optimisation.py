@@ -141,8 +141,8 @@ def over_optimisation_facts(
     reference : str
         The model that the others are compared with.
     n_resamples, random_state : int
-        Of the bootstrap: whole prompt groups and draws, both with replacement, the same for every model and level. What a
-        resample's draws deviate by is widened as Student's t has it (:func:`embedrm.numerics.draws.draw_weights`), since draws are few.
+        Of the bootstrap: whole prompt groups and draws, both with replacement, the same for every model and level. Draws are
+        few, and deviate by more for it (:func:`embedrm.numerics.draws.draw_weights`).
 
     Returns
     -------

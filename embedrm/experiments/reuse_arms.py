@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from embedrm.evaluation.over_optimisation import ChoiceJudge, over_optimisation_facts
-from embedrm.experiments.reuse_plan import MODELS, Arm
+from embedrm.experiments.reuse_plan import MODELS, WIDER, Arm
 from embedrm.experiments.reuse_settings import Source, open_setting
 from embedrm.experiments.reuse_workers import in_processes
 from embedrm.preferences import EmbeddedPreferences
@@ -83,7 +83,7 @@ class Cells:
     sources : sequence of Setting or Recipe
         One for each seed; the same one several times where only labels and models differ between seeds.
     models : sequence of str
-        Of :data:`MODELS`.
+        Of :data:`MODELS` and :data:`WIDER`.
     keep : Arm, optional
         The arm whose rewards of the first seed are kept.
     jobs : int
@@ -117,7 +117,7 @@ class Cells:
     def run(self, arms: Sequence[Arm], step: Step) -> None:
         """Fit and judge the arms that are new."""
         wanted = [arm for arm in dict.fromkeys(arms) if arm not in self.labels]
-        models = {name: MODELS[name]() for name in self.models}
+        models = {name: (MODELS[name] if name in MODELS else WIDER[name])() for name in self.models}
         # by seed, so that a process makes the arrays of one after those of another
         tasks = [
             Task(source, arm, seed, models, seed == 0 and arm == self.keep)

@@ -1,4 +1,7 @@
-"""The claims of Sun et al. (2025) and of the study behind it, stated before they are measured, and how each is judged."""
+"""The claims of Sun et al. (2025) and of the study behind it, and how each is judged.
+
+They were stated before they were measured, but for two that say so: keeping ranks across prompts, and the released layers.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,24 @@ MINUTES = 300.0
 NOISY = 0.10
 """Share of wrong labels above which the classifier is said to be more robust."""
 HARM = 0.05
-"""Standard deviations of gold that cross-prompt pairs may cost and still not be called harmful."""
+"""Standard deviations of gold that may be lost and still not be called a harm."""
 
 SIZE = Claim(
     "embedding-models-small",
     "Embedding reward models have fewer than 0.6 million parameters",
     f"{PAPER}, as summaries restate it (the released code has 2.62 million)",
     HERE,
-    "million parameters of the largest of the paper's models at its size of vectors",
+    "million parameters of the largest of the paper's models at its size of vectors; the layers were chosen here to fit, so "
+    "that this could hardly fail",
     Region(most=MOST_PARAMETERS / 1e6),
+)
+SMALL_ENOUGH = Claim(
+    "smaller-chooses-no-worse",
+    "At that size the Bradley-Terry perceptron chooses no worse than with the released code's layers",
+    "not in the paper; asked here, after the first results, since the size was ours to choose",
+    HERE,
+    f"gold of the best of the largest n at the centre, {BT_MLP} less the same with layers of 1,024 and 512",
+    Region(least=-HARM),
 )
 TIME = Claim(
     "embedding-models-minutes",
@@ -82,19 +94,22 @@ CLEAN = Claim(
 )
 HARMLESS = Claim(
     "cross-prompt-never-harms",
-    "Comparing across prompts never harms",
-    f"{BEHIND}, cross-prompt comparisons, as summaries restate it",
+    "Comparing across prompts never harms, where ranks are kept",
+    f"{BEHIND}, cross-prompt comparisons, as summaries restate it; keeping ranks is our second reading, added after the "
+    "first (ranks not kept) had been seen to fail",
     HERE,
     f"gold of the best of the largest n, across prompts less same prompt, each of {', '.join(THEIRS)} and each selection "
-    "of responses; the one that decides",
+    "of responses, the worst against the best of another prompt; a reading added after the first had been seen to fail; the "
+    "one that decides",
     Region(least=-HARM),
 )
 HARMLESS_MIXED = Claim(
     "cross-prompt-never-harms-ranks-not-kept",
-    "Comparing across prompts does not harm either where the worst and the best responses are matched at random",
-    f"{BEHIND}, cross-prompt comparisons, as summaries restate it; how responses are matched there is our reading",
+    "Comparing across prompts never harms, where the worst and the best responses are matched at random",
+    f"{BEHIND}, cross-prompt comparisons, as summaries restate it; how responses are matched there is our first reading",
     HERE,
-    f"gold of the best of the largest n, across prompts less same prompt, each of {', '.join(THEIRS)}; the one that decides",
+    f"gold of the best of the largest n, across prompts less same prompt, each of {', '.join(THEIRS)}; the first reading of "
+    "how responses are matched; the one that decides",
     Region(least=-HARM),
 )
 
@@ -149,10 +164,17 @@ def judge_reuse(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     facts : mapping
         ``cost`` (rows), ``noise`` (facts with :data:`BT_MLP` as reference), ``errors`` (level to share of wrong
         labels), ``crossed`` (model to facts over selections), ``similar`` (selection to model to a cell: the gain where
-        responses are similar less that where they are not) and ``ensembles`` (facts).
+        responses are similar less that where they are not), ``ensembles`` (facts) and ``wide`` (facts with :data:`WIDE` as
+        reference).
+
+    Notes
+    -----
+    That ensembles mitigate over-optimisation is judged only where there is some: where the single model loses gold after
+    its peak, by the whole interval, at the noisiest level. Otherwise the claim is left out.
     """
     return [
         *_cost(facts["cost"]),
+        _judged(SMALL_ENOUGH, _last(facts["wide"], facts["wide"]["levels"][0], BT_MLP)),
         *_noise(facts["noise"], facts["errors"]),
         *_pairing(facts["crossed"], facts["similar"]),
         *_ensembles(facts["ensembles"]),
@@ -201,8 +223,10 @@ def _ensembles(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     worst = facts["levels"][-1]
     others = [model for model in facts["models"] if model != facts["reference"]]
     rows = [row_of(facts, "differences", worst, model) for model in others]
+    lost = row_of(facts, "rows", worst, facts["reference"])["lost"]
+    some = lost["low"] is not None and lost["low"] > 0
     return [
-        ENSEMBLES.all_of([row["lost"] for row in rows]),
+        *([ENSEMBLES.all_of([row["lost"] for row in rows])] if some else []),
         BETTER_CHOICE.all_of([row["gold"][-1] for row in rows]),
         MOST_UNDER_NOISE.all_of([one["gold"] for one in facts["changes"]]),
     ]

@@ -35,6 +35,10 @@ MODELS: dict[str, Callable[[], RewardModel]] = {
     BT_GBDT: partial(GBDTHead, max_bin="fast"),
 }
 
+WIDE = "BT-MLP of 1,024 and 512"
+WIDER: dict[str, Callable[[], RewardModel]] = {WIDE: partial(MLPHead, hidden="1024-512-1")}
+"""The released code's layers, at the centre alone: what the smaller ones cost."""
+
 RANDOM, SIMILAR, DIVERSIFIED = "same-prompt", "similar", "diversified"
 SELECTIONS = (DIVERSIFIED, RANDOM, SIMILAR)
 """Which two responses to a prompt an annotator is shown, from those furthest apart to those most alike."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from embedrm.evaluation.claims import VERDICTS
 from embedrm.experiments import reuse_tables as tables
 from embedrm.experiments.reuse_arms import CROSS, row_of
+from embedrm.experiments.reuse_claims import ENSEMBLES
 from embedrm.experiments.reuse_cost import THERE
 from embedrm.experiments.reuse_plan import BT_MLP, HIDDEN, SELECTIONS, THEIRS
 from embedrm.reporting.claims import claims_table
@@ -17,9 +18,15 @@ if TYPE_CHECKING:
 
 _VERDICTS = (
     "The paper embeds answers of language models of 2 to 8 billion parameters and judges by golden reward models. Here the "
-    "claims are judged on generated arrays whose gold is a known function of the vectors. A verdict is about this setting, "
-    "and about one function: seeds differ in the pairs, their labels and the models, and prompts are resampled. A claim on "
-    "several cells at once holds only where all of them do, with no correction for their number."
+    "claims are judged on generated arrays whose gold is a known function of the vectors. A verdict is about this setting: "
+    "seeds differ in the function, the vectors, the pairs, their labels and the models, and prompts are resampled within "
+    "each.",
+    "A claim on several cells at once holds only where all of them do, so that it is no easier upheld by chance for having "
+    "many; it does not hold where one cell alone lies outside, which among many happens by chance more often than in one. "
+    "Intervals are not widened for the number of cells or claims: of verdicts on claims at their bound, some are wrong.",
+    "Two readings of comparing across prompts are judged. At first the worst and the best responses were matched at random; "
+    "that was seen to harm, and only then was the reading added that keeps ranks. It is no prediction, and stands beside "
+    "the first. That small layers choose no worse was asked after the first results too.",
 )
 
 DEPARTURES = (
@@ -77,7 +84,7 @@ def findings(study: ReuseStudy) -> list[str]:
         size = f"{paper[0]['pairs']:,} pairs of {paper[0]['dim']:,} dimensions"
         out.append(f"One fit on {size}, seconds (and parameters): {fits}.")
     fits = facts["fits"]
-    out.append(f"{fits['n']:,} models of the factors were fitted in {fits['seconds']:.0f} seconds.")
+    out.append(f"{fits['n']:,} models of the factors were fitted in {fits['seconds']:.0f} seconds of one core.")
     counts = ", ".join(f"{sum(c['verdict'] == word for c in study.claims)} {word}" for word in VERDICTS)
     return [*out, f"Claims: {counts}."]
 
@@ -87,8 +94,10 @@ def notes(study: ReuseStudy) -> list[str]:
     preset = study.preset
     return [
         f"Annotators: the better response is preferred with probability σ(β Δr / s), s the standard deviation of the gold "
-        f"of all training responses. {preset.seeds} seeds, each with its own pairs, wrong labels and first weights.",
-        "One gold function for all seeds; another might rank the models otherwise.",
+        f"of all training responses. {preset.seeds} seeds, each with its own function of gold, vectors, pairs, wrong labels "
+        "and first weights.",
+        "Functions of gold are of one kind (and of another one for ensembles), with other weights for each seed; another "
+        "kind might rank the models otherwise.",
         "Generated vectors are normal with a spectrum that falls, and no encoder has made them. The parts on encoded data "
         "have few candidates a prompt, so that best-of-n ends early there.",
     ]
@@ -98,16 +107,24 @@ def add_sections(study: ReuseStudy, report: Report) -> None:
     """Add every section to a report."""
     facts, preset = study.facts, study.preset
     noise, amounts = facts["noise"], facts["amounts"]
-    report.add_section("Claims", _VERDICTS, tables=[claims_table(study.claims)])
+    report.add_section("Claims", [*_VERDICTS, *_unjudged(study)], tables=[claims_table(study.claims)])
     report.add_section(
         "The centre",
         [
-            f"On {study.told}.",
+            f"On {study.told}; {preset.seeds} such sets, each with vectors and a function of its own.",
             f"{preset.n_train:,} annotations, one for each training prompt, of two random responses to it, by an annotator "
             f"of β = {preset.centre.beta:g}: {facts['errors'][facts['centre']]:.0%} of the labels are wrong. Perceptrons "
             f"have layers of {HIDDEN[0]} and {HIDDEN[1]}. One factor is varied at a time below.",
         ],
-        [tables.estimators_table(facts["estimators"], preset.n_permutations)],
+        [
+            tables.estimators_table(facts["estimators"], preset.n_permutations),
+            tables.levels_table(
+                facts["wide"],
+                "layers",
+                f"Layers: best of {noise['ns'][-1]:,}",
+                f"{HIDDEN[0]} and {HIDDEN[1]} here, 1,024 and 512 in the released code.",
+            ),
+        ],
         [tables.models_figure(noise, facts["centre"]), tables.curves_figure(noise, facts["centre"])],
     )
     report.add_section(
@@ -147,6 +164,19 @@ def add_sections(study: ReuseStudy, report: Report) -> None:
     report.add_section("Where released code and paper differ", list(DEPARTURES))
 
 
+def _unjudged(study: ReuseStudy) -> list[str]:
+    """Say which claim is not judged, and why."""
+    if any(claim["id"] == ENSEMBLES.id for claim in study.claims):
+        return []
+    facts = study.facts["ensembles"]
+    worst, single = facts["levels"][-1], facts["reference"]
+    lost = _cell(row_of(facts, "rows", worst, single)["lost"])
+    return [
+        f"Not judged: {ENSEMBLES.statement[0].lower()}{ENSEMBLES.statement[1:]}. At {worst} the {single} model loses {lost} "
+        "after its peak, so that there is no over-optimisation to speak of."
+    ]
+
+
 def _add_pairing(study: ReuseStudy, report: Report) -> None:
     facts = study.facts
     points = facts["points"] + [point for part in facts["on_data"] for point in part["points"]]
@@ -170,15 +200,17 @@ def _add_ensembles(study: ReuseStudy, report: Report) -> None:
         report,
         "ensembles",
         "Ensembles",
-        f"On {study.told_peaked}. These are not the arrays of the centre: here gold falls again far out, so that there is "
-        "something to over-optimise. Members have the labels of the single model, and seeds of their own.",
+        f"On {study.told_peaked}; {study.preset.seeds} such sets. These are not the arrays of the centre: here gold falls "
+        "again far out, so that there is something to over-optimise. Members have the labels of the single model, and "
+        "seeds of their own.",
     )
 
 
 def _cost_text(facts: dict[str, Any]) -> list[str]:
     return [
-        "Each model is fitted once, alone, before anything else. The paper's size is that of its released code: 10,000 "
-        "pairs of 2,048 dimensions.",
+        "Each model is fitted once, alone, before anything else, with the libraries loaded; freed memory is given back to "
+        "the system before each, so that peaks can be compared. The paper's size is that of its released code: 10,000 pairs "
+        "of 2,048 dimensions.",
     ]
 
 

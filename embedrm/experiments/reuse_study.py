@@ -22,6 +22,7 @@ from embedrm.experiments.reuse_plan import (
     RANDOM,
     SIMILAR,
     THEIRS,
+    WIDE,
     Arm,
     ReusePreset,
 )
@@ -49,9 +50,10 @@ class ReuseStudy:
     ----------
     facts : dict
         ``noise``, ``amounts``: over-optimisation facts with arms as levels and :data:`BT_MLP` as reference; ``errors``,
-        level to share of wrong labels; ``crossed``, model to facts across against within prompts, and ``similar``, its
-        change between selections; ``points`` of the scatter; ``estimators``; ``ensembles``; ``cost``; ``on_data``, the
-        same on encoded data, one an encoder; ``encoders``, two of them compared (None where there is one).
+        level to share of wrong labels; ``wide``: the centre's perceptron against the released layers; ``crossed``, model to
+        facts across against within prompts, and ``similar``, its change between selections; ``points`` of the scatter;
+        ``estimators``; ``ensembles``; ``cost``; ``on_data``, the same on encoded data, one an encoder; ``encoders``, two of
+        them compared (None where there is one).
     """
 
     def __init__(self, preset: ReusePreset, data: EncodedData | None = None, progress: Progress = silent) -> None:
@@ -91,6 +93,12 @@ class ReuseStudy:
         self.facts["amounts"] = self.cells.compare(_by_name(amounts), BT_MLP, preset.n_resamples)
         self.facts["counts"] = [arm.n for arm in amounts]
         self.facts["estimators"] = arms.estimators(self.cells, preset.n_permutations)
+        wide = Cells(self.cells.sources, (WIDE,), jobs=self.jobs)
+        wide.run([preset.centre], progress("released layers"))
+        both = {model: one.judged[preset.centre, model] for model, one in ((BT_MLP, self.cells), (WIDE, wide))}
+        self.facts["wide"] = over_optimisation_facts(
+            self.cells.judges, {names[preset.centre]: both}, reference=WIDE, n_resamples=preset.n_resamples
+        )
 
     def _pairings(self, progress: Progress) -> None:
         """Same prompt against across prompts, by how alike the two responses to a prompt are."""

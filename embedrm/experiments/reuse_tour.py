@@ -54,7 +54,7 @@ def tour_table(facts: Sequence[Mapping[str, Any]], name: str = "reuse-tour") -> 
         "Two objectives under label noise",
         columns,
         rows,
-        caption="Accuracy on test pairs, whose labels are right.",
+        caption="Accuracy on test pairs, whose labels are left as they are.",
     )
 
 

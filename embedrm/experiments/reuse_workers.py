@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -32,6 +33,8 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], jobs: in
         return
     import joblib
 
+    # loky replaces a worker that holds on to memory, arrays that it has made here, and warns of it; nothing is lost
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         running = joblib.Parallel(n_jobs=min(jobs, len(items)), return_as="generator", batch_size=1)
         results = running(joblib.delayed(_on_one_thread)(work, item) for item in items)

@@ -295,6 +295,16 @@ class TestRounds:
             assert np.isnan(candidates.responses.gold).all()
             assert len(candidates) == len(pool) - n
             assert np.array_equal(labelled.pairs, pool[run.picked[:n]].pairs)
+            # what is labelled shares its responses with the candidates
+            assert np.isnan(labelled.responses.gold).all()
+        shown.clear()
+        taken = EmbeddedPreferences(pool.responses, pool.pairs[:9], weight=np.arange(1, 10.0), outcome=np.full(9, 0.75))
+        select_pairs(pool[9:], 5, Peeking(), model=LinearHead().fit(taken), labelled=taken)
+        ((_, labelled),) = shown
+        assert np.isnan(labelled.responses.gold).all()
+        assert not np.isnan(pool.responses.gold).any()
+        for name in ("pairs", "weight", "outcome"):
+            assert np.array_equal(getattr(labelled, name), getattr(taken, name))
 
     def test_the_first_round_is_the_same_for_every_strategy_and_all_are_reproducible(self):
         pool = world()

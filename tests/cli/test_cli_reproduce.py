@@ -75,6 +75,9 @@ def test_all_papers_have_a_folder_each(cli, pairs_file: str) -> None:
         ("reproduce --data nothere.jsonl", "nothere.jsonl: there is no such file"),
         ("reproduce --data pairs.jsonl --output pairs.jsonl/x", "is not a folder"),
         ("reproduce --data pairs.jsonl --encoder nothere/model/really", "no model found"),
+        ("reproduce namgoong2024 --against hashing", "--against: namgoong2024 has no use for it. It is for: sun2025"),
+        ("reproduce --against hashing", "--against: tour has no use for it"),
+        ("reproduce sun2025 --against nothere/model/really", "no model found"),
         ("reproduce --literal", "--literal: tour has no literal arms"),
         ("reproduce namgoong2024 --literal --data pairs.jsonl --encoder hashing", "literal arms tune the encoder"),
     ],
@@ -86,3 +89,32 @@ def test_misuse_is_one_line(cli, pairs_file: str, words: str, said: str) -> None
     assert said in outcome.err
     assert outcome.out == ""
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "encoders",
+    [
+        "--encoder hashing:16 --against hashing:8",
+        "--encoder hashing:16 --against hashing:32 --encoder-option ngrams=null",
+    ],
+)
+def test_a_second_encoder_is_compared_with_the_first(cli, encoders: str) -> None:
+    prompts = [{"prompt": f"Name colour {i}.", "split": "train" if i % 3 else "test"} for i in range(60)]
+    lines = [
+        {
+            "prompt": one["prompt"],
+            "split": one["split"],
+            "responses": [f"{i} red", f"{i} blue {i}"],
+            "scores": [i % 2, 1 - i % 2],
+        }
+        for i, one in enumerate(prompts)
+    ]
+    Path("graded.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = cli(f"reproduce sun2025 {encoders} --data graded.jsonl --output here --quiet")
+    assert outcome.code == 0, outcome.err
+    report = Report.load("here")
+    assert len([note for note in report.notes if note.startswith("Data: ")]) == 2
+    rows = report.tables["encoders"].rows
+    assert len({row["model"] for row in rows}) == 2
+    # they are not one encoder twice
+    assert any(row["less"] is not None and row["less"]["value"] != 0 for row in rows)

@@ -14,7 +14,7 @@ from embedrm import EmbeddingStore, PreferenceDataset, load_bundled
 from embedrm.experiments import reuse_plan
 from embedrm.experiments.papers import PAPERS
 from embedrm.experiments.reuse_data import prepare_reuse
-from embedrm.experiments.reuse_plan import LINEAR, MIXED, MODELS, SELECTIONS, THEIRS, ReusePreset
+from embedrm.experiments.reuse_plan import LINEAR, MIXED, MODELS, SELECTIONS, THEIRS, WIDE, ReusePreset
 from embedrm.experiments.reuse_report import DEPARTURES
 from embedrm.experiments.study import prepare
 
@@ -47,7 +47,8 @@ TINY = ReusePreset(
 def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(reuse_plan.REUSE_PRESETS, "quick", TINY)
-        for name, model in MODELS.items():
+        patch.setitem(reuse_plan.WIDER, WIDE, partial(MODELS["BT-MLP"], hidden=(5,), max_epochs=2))
+        for name, model in list(MODELS.items()):
             few = {"max_epochs": 2, "max_trees": 3, "hidden": (4,)}
             known = {key: value for key, value in few.items() if key in model().get_params()}
             patch.setitem(reuse_plan.MODELS, name, partial(model, **known))
@@ -135,6 +136,13 @@ class TestStudy:
         assert {claim["setting"] for claim in report.claims} == {"analogue"}
         assert len(json.loads(files["json"].read_text())["claims"]) == 14
         assert report.summary[-1].startswith("Claims: ")
+        # toys over-optimise nothing, and a claim that is not judged is named
+        assert "ensembles-mitigate" not in {claim["id"] for claim in report.claims}
+        text = report.sections[0].text
+        assert text[-1].startswith(
+            "Not judged: ensembles mitigate over-optimisation. At β = 0.5 the single model loses"
+        )
+        assert any("only then was the reading added that keeps ranks" in line for line in text)
         assert any("12 dimensions" in line for line in report.summary)
 
     def test_again_it_is_the_same_but_for_the_clock(self, home, small, made):

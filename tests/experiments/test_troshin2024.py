@@ -273,8 +273,8 @@ def test_files_on_the_command_line(cli, home, models, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("reproduce namgoong2024 --lm gpt2", "--lm: namgoong2024 has no language model to choose"),
-        ("reproduce --lm gpt2", "There is one in: troshin2024"),
+        ("reproduce namgoong2024 --lm gpt2", "--lm: namgoong2024 has no use for it. It is for: troshin2024"),
+        ("reproduce --lm gpt2", "--lm: tour has no use for it"),
         ("reproduce troshin2024 --encoder hashing", "--encoder: troshin2024 encodes no preferences"),
         ("reproduce troshin2024 --data nothere.jsonl", "nothere.jsonl"),
         ("reproduce troshin2024 --literal", "--literal: troshin2024 has no literal arms"),
