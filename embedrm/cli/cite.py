@@ -15,6 +15,7 @@ _HEADINGS = {
     "model": "Models and their parts",
     "encoder": "Encoders",
     "data": "Data",
+    "unread": "Not read",
 }
 
 

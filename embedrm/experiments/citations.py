@@ -11,6 +11,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from embedrm.errors import InvalidInputError
+from embedrm.experiments.bibliography import bibtex
 from embedrm.experiments.experiment import Experiment
 from embedrm.experiments.runs import Run, split_name
 
@@ -77,7 +78,8 @@ def run_citations(run: str) -> list[dict[str, str]]:
     Returns
     -------
     list of dict
-        ``what``, ``kind`` ("toolkit", "model", "encoder", "data") and ``cite``; of data with a recipe ``licence`` too.
+        ``what``, ``kind`` ("toolkit", "model", "encoder", "data", "unread") and ``cite``; of data with a recipe ``licence``
+        too, of the toolkit ``bibtex``.
     """
     folder, name = split_name(run)
     loaded = Run.load(folder)
@@ -88,18 +90,37 @@ def run_citations(run: str) -> list[dict[str, str]]:
         if isinstance(found, Mapping):
             experiments.setdefault(str(found), found)
     out: dict[tuple[str, str], dict[str, str]] = {}
+    unread: list[str] = []
     for data in experiments.values():
         try:
             experiment = Experiment(data)
-        except InvalidInputError:
+        except InvalidInputError as error:
             # of a head that is not installed here, or of another version: what can be read is told
+            unread.append(str(error))
             continue
+        config = experiment.config
         found_here = [{"kind": "model", **one} for one in model_citations(experiment.model)]
-        found_here += [encoder_citation(experiment.config.encoder.name)]
-        found_here += [data_citation(path) for path in experiment.config.data.paths]
+        if config.data.release is None:
+            found_here += [encoder_citation(config.encoder.name)]
+            found_here += [data_citation(path) for path in config.data.paths]
+        else:
+            found_here += [release_citation(config.data.release)]
         for one in found_here:
             out.setdefault((one["kind"], one["what"]), one)
+    if unread:
+        said = f"{len(unread):,} of {len(experiments):,} variants cannot be read here, and are not cited"
+        out["unread", said] = {"kind": "unread", "what": said, "cite": unread[0]}
     return [{"kind": "toolkit", **toolkit()}, *out.values()]
+
+
+def release_citation(setting: str) -> dict[str, str]:
+    """Return how to cite arrays in the layout of a release: their texts and their encoder are not known here."""
+    cite = "arrays in the layout of the Reusing-Embeddings release; if they are of that release, cite sun2025"
+    return {
+        "kind": "data",
+        "what": setting,
+        "cite": f"{cite} ('embedrm cite'), and the makers of the data and the models",
+    }
 
 
 def encoder_citation(name: str) -> dict[str, str]:
@@ -134,7 +155,9 @@ def paper_citations() -> list[dict[str, str]]:
     """Return the papers that 'embedrm reproduce' reproduces, each with how."""
     from embedrm.experiments.papers import PAPERS
 
-    return [
-        {"kind": "paper", "what": name, "cite": paper.citation, "here": paper.setting}  # type: ignore[attr-defined]
-        for name, paper in PAPERS
-    ]
+    out = []
+    for name, paper in PAPERS:
+        found = {"kind": "paper", "what": name, "cite": paper.citation, "here": paper.setting}  # type: ignore[attr-defined]
+        entries = bibtex(name)
+        out.append(found if entries is None else {**found, "bibtex": entries})
+    return out
