@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from embedrm.errors import InvalidInputError
 from embedrm.evaluation.over_optimisation import GOLD, ChoiceJudge
 from embedrm.experiments.judging import NotFiniteError, clustered_se
+from embedrm.experiments.mapped_pages import give_back
 from embedrm.experiments.trial_metrics import SPEARMAN, gold_name
 from embedrm.preferences import EmbeddedResponses
 
@@ -104,7 +104,7 @@ class Choices:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             out[start : start + size] = model.predict(_taken(self.responses, part))
-            _give_back(self.responses, int(part[0]), int(part[-1]) + 1)
+            give_back(self.responses, int(part[0]), int(part[-1]) + 1)
         return out
 
     def facts(self, model: RewardModel) -> dict[str, Any]:
@@ -156,31 +156,3 @@ def _taken(responses: EmbeddedResponses, rows: NDArray[np.intp]) -> EmbeddedResp
         covariates={k: c[part] for k, c in responses.covariates.items()},
         info=responses.info,
     )
-
-
-def _give_back(responses: EmbeddedResponses, first: int, end: int) -> None:
-    """Let go of the pages of mapped rows first to end - 1: they stay in the system's cache, and are no longer held here."""
-    for view, matrix in responses.views.items():
-        mapped = None if view.startswith("prompt:") else _map_of(matrix)
-        if mapped is None:
-            continue
-        whole, where = mapped
-        begin = matrix.__array_interface__["data"][0] - where + first * matrix.strides[0]
-        # whole pages alone can be given back
-        begin = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
-        length = matrix.__array_interface__["data"][0] - where + end * matrix.strides[0] - begin
-        if length > 0:
-            whole.madvise(mmap.MADV_DONTNEED, begin, length)
-
-
-def _map_of(matrix: NDArray[Any]) -> tuple[mmap.mmap, int] | None:
-    """Return the read-only map that an array lies in, row by row, with the address where it begins; None for any other."""
-    if not matrix.flags.c_contiguous or not hasattr(mmap, "MADV_DONTNEED"):
-        return None
-    base: Any = matrix
-    while isinstance(base, np.ndarray):
-        base = base.base
-    # what a private map was changed to would be lost
-    if not isinstance(base, mmap.mmap) or not memoryview(base).readonly:
-        return None
-    return base, np.frombuffer(base, dtype=np.uint8).__array_interface__["data"][0]

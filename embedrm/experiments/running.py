@@ -16,6 +16,7 @@ from embedrm.experiments.choices import Choices
 from embedrm.experiments.experiment_config import Config, names_of
 from embedrm.experiments.experiment_models import build_model, seeded
 from embedrm.experiments.judging import Judged
+from embedrm.experiments.mapped_pages import give_back
 from embedrm.experiments.released import candidate_facts, load_candidates
 from embedrm.experiments.running_features import sharing_work, spared
 from embedrm.experiments.training_sets import Prepared
@@ -269,6 +270,9 @@ def run_trial(parts: Mapping[str, Any], seed: int, prepared: Prepared) -> tuple[
     else:
         model.fit(training)
     fitted, spent = time.perf_counter(), time.process_time() - cores
+    if any(one.choices is not None for one in prepared.judged):
+        # large arrays: what was read to fit makes room for what is read to choose
+        give_back(training.responses)
     # what another trial paid for is part of what this one costs
     not_spent = spared()
     scoring = time.process_time()

@@ -94,7 +94,7 @@ def test_what_is_not_there_is_told() -> None:
 
 
 def test_the_study_of_the_paper_is_12960_trials(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert study_names() == ["bradley-terry"]
+    assert "bradley-terry" in study_names()
     sweep = Sweep.from_file(find_file("bradley-terry"))
     assert len(sweep.settings) * len(sweep.seeds) == 12_960
     counts = {path: len({str(s[path]) for s in sweep.settings}) for path in sweep.settings[0]}

@@ -15,6 +15,7 @@ from embedrm.errors import InvalidInputError
 from embedrm.experiments import choices as module
 from embedrm.experiments.choices import Choices
 from embedrm.experiments.experiment import Experiment
+from embedrm.experiments.mapped_pages import give_back, map_of
 from embedrm.experiments.running import Workbench, run_trial
 from embedrm.experiments.trial_metrics import check_metric, offered, recorded
 from embedrm.heads.linear import LinearHead
@@ -127,16 +128,35 @@ class TestWhatIsScored:
         rng = np.random.default_rng(1)
         np.save(tmp_path / "x.npy", rng.standard_normal((400, 1024)).astype(np.float32))
         mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-        assert module._map_of(mapped[:]) is not None
+        assert map_of(mapped[:]) is not None
         # a private map may hold changes that are nowhere else
-        assert module._map_of(np.load(tmp_path / "x.npy", mmap_mode="c")) is None
-        assert module._map_of(np.ones((3, 2))) is None
+        assert map_of(np.load(tmp_path / "x.npy", mmap_mode="c")) is None
+        assert map_of(np.ones((3, 2))) is None
         gold = rng.standard_normal(400)
         held = EmbeddedResponses({"response:final": np.array(mapped)}, np.repeat(np.arange(20), 20), gold=gold)
         on_disk = EmbeddedResponses({"response:final": mapped}, np.repeat(np.arange(20), 20), gold=gold)
         every = np.ones(20, dtype=bool)
         assert Choices.of("t", on_disk, every, [5]).facts(Given()) == Choices.of("t", held, every, [5]).facts(Given())
         assert np.array_equal(mapped, held.views["response:final"])
+
+    @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="resident pages are told on Linux only")
+    def test_pages_are_no_longer_held(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "big.npy", np.ones((64, 65536), dtype=np.float32))
+        mapped = np.load(tmp_path / "big.npy", mmap_mode="r")
+        responses = EmbeddedResponses({"response:final": mapped}, np.zeros(64, dtype=int))
+
+        def resident() -> int:
+            lines = Path("/proc/self/smaps").read_text(encoding="utf-8").split("big.npy", 1)[1].splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+        assert float(mapped.sum()) == 64 * 65536
+        assert resident() > 16_000
+        give_back(responses, 0, 32)
+        # give or take a large page
+        assert 4_000 < resident() < 10_300
+        give_back(responses)
+        assert resident() < 500
+        assert float(mapped.sum()) == 64 * 65536
 
     @pytest.mark.parametrize(
         ("gold", "ns", "match"),
