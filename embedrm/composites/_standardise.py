@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embedrm.composites._member_rewards import member_rewards
 from embedrm.preferences import EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel
 
@@ -25,8 +26,7 @@ def means_and_scales(members: Sequence[RewardModel], responses: EmbeddedResponse
         The responses whose rewards have mean 0 and standard deviation 1 afterwards; each counts once.
     """
     means, scales = np.zeros(len(members)), np.ones(len(members))
-    for m, member in enumerate(members):
-        rewards = member._rewards(responses, rows)
+    for m, rewards in enumerate(np.ascontiguousarray(member_rewards(members, responses, rows).T)):
         spread = float(rewards.std())
         means[m] = rewards.mean()
         # a member that gives every response one reward has no scale, and none is needed

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from embedrm.composites import COMPOSITES
+from embedrm.composites._member_rewards import member_rewards
 from embedrm.composites._standardise import means_and_scales
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.heads.linear import LinearHead
@@ -215,7 +216,7 @@ class EnsembleRewardModel(RewardModel):
         return x if isinstance(x, EmbeddedResponses) else self._as_responses(np.asarray(x))
 
     def _member_rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
-        rewards = np.stack([member._rewards(responses, rows) for member in self.members_], axis=1)
+        rewards = member_rewards(self.members_, responses, rows)
         rewards -= self.member_means_
         rewards /= self.member_scales_
         return rewards

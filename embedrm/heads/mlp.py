@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from embedrm.errors import InvalidInputError, unknown_name
 from embedrm.featurizers import Featurizer
-from embedrm.featurizers.rows import FeatureRows
+from embedrm.featurizers.rows import BLOCK_ROWS, FeatureRows
 from embedrm.heads import HEADS
 from embedrm.heads._groups import group_ranks
 from embedrm.heads._mlp_training import RATE_SCHEDULES, Schedule, Trained, predict, train
@@ -24,6 +24,8 @@ from embedrm.objectives import Comparisons, Objective, make_objective
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import check_finite, check_preferences
 
+# Outputs of a layer, of all heads that are scored together, for one block of responses (16 MiB).
+_SCORED_ENTRIES = 4096 * 1024
 _WITHOUT = "early_stopping=False with a max_epochs of your choice"
 PRESETS = {"64-64-64-1": (64, 64, 64), "1024-512-1": (1024, 512)}
 """Hidden layers of the Reusing-Embeddings code: its ensemble members and its single model."""
@@ -281,10 +283,24 @@ class MLPHead(FeatureHead):
 
     def _rewards(self, responses: EmbeddedResponses, rows: Rows | None) -> NDArray[np.float64]:
         check_is_fitted(self, "weights_")
-        self.featurizer_.check(responses, type(self).__name__)
-        network = Network([w[None] for w in self.weights_], [b[None] for b in self.biases_])
-        features = FeatureRows(self.featurizer_, responses, rows, hold=False)
-        return check_finite(predict(network, features)[:, 0], type(self).__name__)
+        return self.joint_rewards([self], responses, rows)[:, 0]
+
+    @classmethod
+    def joint_rewards(
+        cls, heads: Sequence[MLPHead], responses: EmbeddedResponses, rows: Rows | None
+    ) -> NDArray[np.float64]:
+        """Rewards of fitted heads with equal layers and equal featurizers, by one product; shape (n, n_heads)."""
+        featurizer = heads[0].featurizer_
+        featurizer.check(responses, cls.__name__)
+        layers = range(len(heads[0].weights_))
+        weights = [np.stack([head.weights_[layer] for head in heads]) for layer in layers]
+        network = Network(weights, [np.stack([head.biases_[layer] for head in heads]) for layer in layers])
+        widest = len(heads) * max(len(b) for b in heads[0].biases_)
+        block_rows = min(BLOCK_ROWS, max(1, _SCORED_ENTRIES // widest))
+        rewards = predict(network, FeatureRows(featurizer, responses, rows, hold=False), block_rows)
+        # one finite sum a response is as many finite rewards
+        check_finite(rewards.sum(axis=1), cls.__name__)
+        return rewards
 
     def _schedule(self) -> Schedule:
         """Return the checked parameters of training."""

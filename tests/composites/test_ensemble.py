@@ -18,8 +18,10 @@ from embedrm import (
 )
 from embedrm.checks import example_preferences
 from embedrm.checks.data import with_pairs
+from embedrm.composites._member_rewards import member_rewards
 from embedrm.composites.ensemble import AGGREGATES, EnsembleRewardModel
 from embedrm.errors import InvalidInputError
+from embedrm.heads import mlp
 from embedrm.heads.gbdt import GBDTHead
 from embedrm.heads.mlp import MLPHead
 from embedrm.numerics.folds import hold_out
@@ -250,6 +252,37 @@ def test_saved_and_loaded_it_is_the_same(tmp_path, aggregate, member):
     loaded, _ = load_model(save_model(model, tmp_path / "m"))
     for call in ("predict", "predict_members", "uncertainty", "margin_uncertainty"):
         np.testing.assert_array_equal(getattr(loaded, call)(test), getattr(model, call)(test))
+
+
+def test_perceptrons_of_one_featurizer_are_scored_in_one_product(monkeypatch, tmp_path):
+    train, test, _ = problem(40)
+    model = EnsembleRewardModel(MLP, n_members=4, kind="seeds").fit(train)
+    loaded, _ = load_model(save_model(model, tmp_path / "m"))
+    own = np.stack([member.predict(test) for member in model.members_], axis=1)
+    expected = (own - model.member_means_) / model.member_scales_
+    made = []
+    predict = mlp.predict
+    monkeypatch.setattr(
+        mlp, "predict", lambda network, *rest: made.append(network.n_members) or predict(network, *rest)
+    )
+    for one in (model, loaded):
+        np.testing.assert_allclose(one.predict_members(test), expected, rtol=1e-5, atol=1e-5)
+    assert made == [4, 4]
+    # blocks are smaller where many heads have wide layers, and rewards are the same
+    monkeypatch.setattr(mlp, "_SCORED_ENTRIES", 7 * 4 * 16)
+    np.testing.assert_allclose(model.predict_members(test), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_perceptrons_that_read_other_features_are_scored_by_their_own():
+    train, test, _ = problem(40)
+    scales = [
+        MLPHead(Featurizer(("r",), scale=scale), hidden=(4,), max_epochs=2).fit(train) for scale in ("rms", "none")
+    ]
+    layers = [MLPHead(hidden=hidden, max_epochs=2).fit(train) for hidden in ((4,), (5,), (4, 4))]
+    parts = [MLPHead(hidden=(4,), max_epochs=2).fit(part) for part in (train, train[: len(train) // 2])]
+    for members in (scales, layers, parts, [*layers, LinearHead().fit(train)]):
+        own = np.stack([member.predict(test) for member in members], axis=1)
+        np.testing.assert_array_equal(member_rewards(members, test.responses, None), own)
 
 
 def test_it_nests_in_a_routed_model_and_holds_one(tmp_path):
