@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedrm.encoding import encode
@@ -83,18 +84,28 @@ def prepare_reuse(
         view = f"{'joint' if causal else 'response'}:{layer}"
         info = preferences.responses.info
         name = str(info["encoder"].get("model", info["encoder"].get("kind")))
+        if len(models) > 1:
+            # a base model and one tuned from it have one architecture and one name
+            name = _given_name(model, name)
         split = preferences.responses.split[preferences.prompt_rows]
         label = dataset.name or "data"
         setting = encoded(
             preferences[split == "train"],
             preferences[split == "test"],
-            label if len(models) == 1 else f"{label}, encoder {number} ({name})",
+            label if len(models) == 1 else f"{label}, encoder {number}: {name}",
             view,
         )
         settings += [] if setting is None else [setting]
-        told.append(_told(dataset.name or "unnamed", name, view, model, info, setting))
+        which = "Encoder" if len(models) == 1 else f"Encoder {number}"
+        told.append(_told(dataset.name or "unnamed", f"{which}: {name}", view, model, info, setting))
         infos.append(info)
     return EncodedData(dataset.name or "unnamed", settings, told, infos[0])
+
+
+def _given_name(model: Any, name: str) -> str:
+    """The end of what an encoder was named by, and its own name where that is another."""
+    given = Path(str(getattr(model, "model", name))).name
+    return name if given in ("", name) else f"{given} ({name})"
 
 
 def _told(data: str, name: str, view: str, model: Any, info: dict[str, Any], setting: Setting | None) -> str:
@@ -108,6 +119,6 @@ def _told(data: str, name: str, view: str, model: Any, info: dict[str, Any], set
         else "no graded responses that differ, so that this part is left out"
     )
     return (
-        f"Data: {data}; {graded}. Encoder: {name}, frozen; view {view}{f' ({how})' if how else ''}; {cut['truncated']:,} "
+        f"Data: {data}; {graded}. {name}, frozen; view {view}{f' ({how})' if how else ''}; {cut['truncated']:,} "
         f"of {cut['texts']:,} texts truncated."
     )

@@ -113,7 +113,7 @@ class ReusePreset:
     members: int = 5
     noisy: tuple[float, ...] = (10.0, 1.0, 0.5)
     data_betas: tuple[float, ...] = (10.0, 1.0, 0.5)
-    data_seeds: int = 3
+    data_seeds: int = 5
     paper_pairs: int = 10_000
     paper_dim: int = 2048
     n_permutations: int = 100
@@ -153,7 +153,7 @@ REUSE_PRESETS = {
         members=10,
         noisy=BETAS,
         data_betas=BETAS,
-        data_seeds=5,
+        data_seeds=8,
         n_resamples=10_000,
     ),
 }

@@ -173,7 +173,7 @@ def _unjudged(study: ReuseStudy) -> list[str]:
     lost = _cell(row_of(facts, "rows", worst, single)["lost"])
     return [
         f"Not judged: {ENSEMBLES.statement[0].lower()}{ENSEMBLES.statement[1:]}. At {worst} the {single} model loses {lost} "
-        "after its peak, so that there is no over-optimisation to speak of."
+        "after its peak, which is not told from zero: there is nothing sure to be mitigated."
     ]
 
 

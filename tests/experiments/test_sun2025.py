@@ -172,6 +172,23 @@ class TestData:
         assert [row["level"] for row in rows[::2]] == list(MODELS)
         assert [row["less"] is None for row in rows] == [True, False] * len(MODELS)
 
+    def test_a_base_model_and_a_tuned_one_are_told_apart(self, home, small, tmp_path):
+        import safetensors.torch
+
+        base, tuned = make_causal(tmp_path / "base"), make_causal(tmp_path / "tuned")
+        weights = safetensors.torch.load_file(tuned / "model.safetensors")
+        moved = {name: 1.2 * value for name, value in weights.items()}
+        safetensors.torch.save_file(moved, tuned / "model.safetensors", metadata={"format": "pt"})
+        store = EmbeddingStore(home / "store")
+        coded = prepare_reuse(small, f"causal:{base}", f"causal:{tuned}", store=store)
+        assert ["encoder 1: base (" in one.name for one in coded.settings] == [True, False]
+        assert ["encoder 2: tuned (" in one.name for one in coded.settings] == [False, True]
+        assert "Encoder 2: tuned (" in coded.told[1]
+        assert all("view joint:3 (last-token states of prompt and response as one text)" in told for told in coded.told)
+        first, second = (one.train.view("response:final") for one in coded.settings)
+        assert not np.allclose(first, second)
+        np.testing.assert_array_equal(coded.settings[0].train.gold, coded.settings[1].train.gold)
+
     def test_data_without_gold_leave_their_part_out(self, home, small):
         bare = PreferenceDataset(
             small.prompts, small.responses.assign(gold=np.nan), small.pairs.assign(margin=np.nan), name="bare"

@@ -17,7 +17,7 @@ from embedrm.reporting.report import Section
 if TYPE_CHECKING:
     from embedrm.encoders import Encoder
 
-# Seconds on two cores, encoding apart. The full preset has not been run, and its figure is a guess from the sizes.
+# Seconds on two cores that others used too, encoding apart. The full preset has not been run, and its figure is a guess from the sizes.
 SECONDS = {"quick": 220.0, "full": 21600.0}
 
 
@@ -50,7 +50,7 @@ class Sun2025(Paper):
 
     def estimate(self, preset: str = "quick", data: Any = None) -> str:
         """Say how long the study takes; encoding apart."""
-        told = f"about {duration(SECONDS[preset])} on two idle cores, encoding apart"
+        told = f"about {duration(SECONDS[preset])} on two cores, encoding apart"
         return told if preset == "quick" else f"{told}: a guess from the sizes, which nobody has run"
 
     def prepare(
