@@ -256,6 +256,13 @@ def check_writable(output: str | None) -> None:
     raise InvalidInputError(f"cannot write {output}: {reason}; choose another place. Nothing was done")
 
 
+def check_folder(output: str | None) -> None:
+    """Raise before the work starts where no folder of this name can be made, a file among the reasons."""
+    if output is not None and Path(output).is_file():
+        raise InvalidInputError(f"cannot write {output}: it is a file; name a folder. Nothing was done")
+    check_writable(output)
+
+
 def open_store(store: str | None, no_store: bool = False) -> EmbeddingStore | bool:
     """Return the store that the options name (False: none), and say what an interrupt leaves."""
     if no_store:

@@ -25,8 +25,8 @@ def sweep(
         str,
         typer.Argument(
             metavar="FILE",
-            help="An experiment: .yaml or .toml, perhaps with a section sweep; or bradley-terry, the study of 12,960 trials "
-            "that comes with the package.",
+            help="An experiment: .yaml or .toml, perhaps with a section sweep ('embedrm run --example' prints one). Two "
+            "come with the package: example, on bundled data, and bradley-terry, 12,960 trials on released arrays.",
         ),
     ],
     output: Annotated[
@@ -198,7 +198,7 @@ def sweep(
         facts = (searched or made).look(output)
         console.result(facts, "\n".join(f"{name.replace('_', ' '):<16}{value:,}" for name, value in facts.items()))
         return
-    common.check_writable(output)
+    common.check_folder(output)
     kept: Any = common.open_store(store, no_store)
     keep(f"finished trials are in {output}; the same command goes on from there")
     work: dict[str, Any] = {"jobs": jobs, "backend": backend, "address": address, "max_hours": max_hours, "store": kept}
