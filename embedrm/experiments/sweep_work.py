@@ -19,7 +19,7 @@ from embedrm.experiments.running import Workbench
 from embedrm.experiments.sweep_backends import Backend, Task, died, run_apart
 from embedrm.experiments.sweep_claims import Claims
 from embedrm.experiments.sweep_trials import TrialFile
-from embedrm.experiments.sweep_workers import Bundle, Job, Marks, Shared, WorkerDiedError, failure, run_bundle
+from embedrm.experiments.sweep_workers import Bundle, Job, Marks, Shared, WorkerDiedError, failure
 from embedrm.progress import Progress
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Work:
 
     def _survives(self, task: Task) -> bool:
         try:
-            for _, seconds in self.backend.run([task]) if self.backend.processes else [run_bundle(*task)]:
+            for _, seconds in self.backend.alone_with(task):
                 self._count(0, seconds)
         except died():
             return False
