@@ -121,6 +121,9 @@ class TestWhatIsScored:
         names = [one.judge.scored.candidates.names.tolist() for one in drawn]
         assert names[0] == names[1]
         assert len(names[0]) == 3
+        # none is drawn twice
+        every = Choices.of("test", some_responses(), np.ones(N, dtype=bool), [2], N)
+        assert every.facts(Given()) == Choices.of("test", some_responses(), np.ones(N, dtype=bool), [2]).facts(Given())
         with pytest.raises(InvalidInputError, match="7 prompts were asked for"):
             Choices.of("test", some_responses(), np.ones(N, dtype=bool), [2], 7)
 
