@@ -24,7 +24,7 @@ RUN, SWEEP = "run", "sweep"
 # What runs and sweeps write into their folder; nothing else is ever deleted. The results go last.
 REPORT_FILES = ("report.html", "report.md", "report.json")
 OWN_FILES = ("trials.parquet", "trials.csv", MEMO, SAVED_SWEEP, SAVED, FILE)
-OWN_FOLDERS = ("figures", "claims", "running")
+OWN_FOLDERS = ("figures", "claims", "running", "search")
 # Reports and figures of theirs, by which those of other commands in the same folder are told apart.
 KINDS = ("experiment", "sweep")
 _FIGURES = ("accuracy-by-domain-", "over-", "cost-", "best-of-n")
@@ -293,6 +293,9 @@ def _session_files(folder: Path) -> list[Path]:
     places = [folder / name for name in ("claims", "running")]
     found = [p for place in places if not place.is_symlink() for p in place.glob("*") if _SESSION.fullmatch(p.name)]
     inner = [p for place in found if place.is_dir() and not place.is_symlink() for p in place.iterdir()]
+    search = folder / "search"
+    if not search.is_symlink():
+        found += [p for p in search.glob("*") if p.suffix in (".journal", ".lock") or p.name == ".asking"]
     return [p for p in (*found, *inner) if p.is_file()]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class Backend:
         self.client = self.cluster = None
         self.ready = False
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[tuple[list[str], float]]:
+    def run(self, tasks: Iterator[Task]) -> Iterator[tuple[list[str], float]]:
         """Run bundles, taken as workers become free, and give what each finished, as it comes."""
         if self.alone:
             yield from (run_bundle(*task) for task in tasks)
@@ -101,21 +102,37 @@ class Backend:
         if self.name == "dask" and sum(self.client.ncores().values()) < 2:
             yield from map(self._submit, tasks)
             return
-        options = {"n_jobs": self.jobs, "return_as": "generator_unordered", "pre_dispatch": "2*n_jobs", "batch_size": 1}
+        options: dict[str, Any] = {"n_jobs": self.jobs, "batch_size": 1}
         with joblib.parallel_config(backend=self.name, **self._options()):
+            if self.name == "ray":
+                # joblib's backend for it gives all results at once
+                while some := list(islice(tasks, 2 * self.n_workers())):
+                    yield from joblib.Parallel(**options)(joblib.delayed(run_bundle)(*task) for task in some)
+                return
+            options |= {"return_as": "generator_unordered", "pre_dispatch": "2*n_jobs"}
             yield from joblib.Parallel(**options)(joblib.delayed(run_bundle)(*task) for task in tasks)
+
+    def n_workers(self) -> int:
+        """Return how many bundles run at once, as far as it is known here."""
+        import joblib
+
+        if self.jobs > 0:
+            return self.jobs
+        if self.name == "ray":
+            import ray
+
+            return max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return int(joblib.cpu_count())
 
     def alone_with(self, task: Task) -> list[tuple[list[str], float]]:
         """Run one bundle while nothing else runs, and never in this process where there are others."""
         if self.name == "dask":
             return [self._submit(task)]
-        return list(self.run([task])) if self.processes else [run_bundle(*task)]
+        return list(self.run(iter([task]))) if self.processes else [run_bundle(*task)]
 
     def _submit(self, task: Task) -> tuple[list[str], float]:
         """Run one bundle on the cluster: joblib runs what has one core to run on in the calling process."""
-        bundle, shared = task
-        data = self.client.scatter(shared, hash=False)
-        done: tuple[list[str], float] = self.client.submit(run_bundle, bundle, data, pure=False).result()
+        done: tuple[list[str], float] = self.client.submit(run_bundle, *task, pure=False).result()
         return done
 
     def _options(self) -> dict[str, Any]:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 # Seconds between looks at what other sweeps of the folder are doing.
 _PATIENCE = 0.3
-# A bundle is as many trials as take about this many seconds: what one costs to send is then little, and progress is seen.
-_BUNDLE_SECONDS = 1.0
-_MOST_IN_A_BUNDLE = 32
+# A bundle is as many trials as take about so many seconds, and no more than so many: what one costs to send is then
+# little, and progress is seen. A cluster is sent the data with each.
+_BUNDLE, _BUNDLE_OF_A_CLUSTER = (1.0, 32), (5.0, 256)
 # Deaths of workers in a row in which no trial had begun.
 _MOST_DEATHS = 3
 MARKS = "running"
@@ -208,7 +208,8 @@ class Work:
             done, seconds = self.outcome.computed, self.outcome.model_seconds
         if not done:
             return 1
-        return int(max(1, min(_MOST_IN_A_BUNDLE, self.fair, _BUNDLE_SECONDS / max(seconds / done, 1e-6))))
+        takes, most = _BUNDLE_OF_A_CLUSTER if self.backend.name in ("dask", "ray") else _BUNDLE
+        return int(max(1, min(most, self.fair, takes / max(seconds / done, 1e-6))))
 
     def _tasks(self) -> Iterator[Task]:
         """Give bundles; what goes wrong in a thread of joblib's is kept for this one."""

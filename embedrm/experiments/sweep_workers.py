@@ -77,18 +77,14 @@ class Bundle:
     last_try: bool = False
 
 
+@dataclass(frozen=True)
 class Shared:
-    """What the trials of bundles share, as it is sent: one object for all, and known to be large.
+    """What the trials of bundles share, sent with each bundle.
 
-    A cluster of dask sends an argument that it knows to be large to each worker once, and not with every bundle.
+    A cluster of dask would hold data that were sent once in the memory of one worker, and lose them with it.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
-        self.prepared = prepared
-
-    def __sizeof__(self) -> int:
-        views = self.prepared.whole.responses.views.values()
-        return 10_000 + sum(int(view.nbytes) for view in views)
+    prepared: Prepared
 
 
 class WorkerDiedError(Exception):
@@ -156,13 +152,20 @@ class Marks:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.own = self.folder / f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+        self._descriptor: int | None = None
 
     def put(self, name: str) -> None:
         """Say that this worker is at a trial."""
-        self.own.write_text(name, encoding="ascii")
+        if self._descriptor is None:
+            self._descriptor = os.open(self.own, os.O_WRONLY | os.O_CREAT, 0o666)
+        # names are of one length: one takes the place of the other
+        os.pwrite(self._descriptor, name.encode("ascii"), 0)
 
     def clear(self) -> None:
         """Say that it is at none."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
         self.own.unlink(missing_ok=True)
 
     def names(self) -> set[str]:

@@ -94,7 +94,7 @@ def run(tmp_path: Path, seeds: int, how: str, deadly: list[int]) -> tuple[str, l
 def test_a_killed_worker_of_a_cluster_costs_nothing_that_was_finished(tmp_path: Path) -> None:
     said, records = run(tmp_path, 100, "by-hand", [])
     assert said == "SAID 0 0"
-    assert len({record["pid"] for record in records}) >= 3
+    assert len({record["pid"] for record in records}) >= 2
 
 
 @pytest.mark.slow
