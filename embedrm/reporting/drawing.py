@@ -329,9 +329,9 @@ def _named_places(series: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 found.setdefault((x, name), []).extend(known)
     taken: set[float] = set()
     made = []
-    for (x, name), values in found.items():
+    for (x, name), heights in found.items():
         above = x not in taken
-        made.append({"x": x, "name": name, "y": max(values) if above else min(values), "above": above})
+        made.append({"x": x, "name": name, "y": max(heights) if above else min(heights), "above": above})
         taken.add(x)
     return made
 
