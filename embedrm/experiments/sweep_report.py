@@ -180,6 +180,8 @@ def _notes(sweep: Sweep, outcome: Outcome) -> list[str]:
         notes.append(
             f"{n:,} of the trials were computed by embedrm {version}, not {__version__}; another folder computes them anew."
         )
+    if sweep.sample is not None:
+        notes.append("Tables and figures of results are of the sample alone, in which settings meet by chance.")
     if any(trial.shared for trial in outcome.trials):
         unmoved = sum(not variant.seed_matters() for variant in sweep.variants)
         if unmoved and len(sweep.seeds) > 1:
