@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -57,12 +58,56 @@ class TestRun:
             ("--set head.l2=1 --set head.l2=2", "twice"),
             ("--set data=absent.jsonl", "absent.jsonl"),
             ("--set evaluation=tests", "Did you mean 'test'"),
+            ("--set data=domans", "Did you mean 'domains'"),
+            ("--set 'data={files: domains, ties: drop}'", "leave out data.ties"),
+            ("--set seeds=1000000000", "from 1 to 100,000"),
+            ("--set seeds=[2147483648]", "2,147,483,647"),
+            ("--set 'calibrated={method: platt, split: test}'", "calibrated on and evaluated on"),
         ],
     )
     def test_mistakes_are_one_line(self, cli, study: str, words: str, said: str) -> None:
         outcome = cli(f"run {study} {words}")
         assert outcome.code == 2
         assert said in outcome.err.splitlines()[-1]
+
+    def test_an_example_is_printed_and_is_a_file_that_runs(self, cli) -> None:
+        outcome = cli("run --example")
+        assert outcome.code == 0, outcome.err
+        Path("mine.yaml").write_text(outcome.out)
+        assert cli("run mine.yaml --show --json").json()["sweep"]["grid"]["featurizer.terms"] == ["r", "r,p*r"]
+        assert "give it alone" in cli("run mine.yaml --example").err
+        assert "embedrm run --example" in cli("run").err
+        assert "Did you mean 'example'" in cli("run exampel").err
+
+    def test_a_result_never_replaces_another_one(self, cli, study: str) -> None:
+        assert cli(f"run {study} -o runs/one").code == 0
+        kept = Path("runs/one/report.html").read_bytes()
+        other = cli(f"run {study} -o runs/one --set head.l2=0.3")
+        assert other.code == 2
+        assert "another experiment (other there: head.l2)" in other.err
+        assert Path("runs/one/report.html").read_bytes() == kept
+        assert len(Path("runs/one/trials.jsonl").read_text().splitlines()) == 1
+        # more seeds, another title and other intervals are the same experiment
+        same = "--set seeds=2 --set title=Again --set evaluation.n_resamples=50"
+        assert cli(f"run {study} -o runs/one {same}").code == 0
+        # neither does a sweep that of a run, nor a run that of a sweep
+        kept = Path("runs/one/report.html").read_bytes()
+        assert cli(f"sweep {study} -o runs/one --grid head.l2=0.1,1").code == 0
+        assert Path("runs/one/report.html").read_bytes() == kept
+        [inner] = Path("runs/one").glob("sweep-*")
+        assert (inner / "report.html").is_file()
+        assert cli(f"sweep {study} -o runs/many --grid head.l2=0.1,1").code == 0
+        outcome = cli(f"run {study} -o runs/many")
+        assert (outcome.code, "holds a sweep" in outcome.err) == (2, True)
+        assert cli("runs rm runs/one --yes").code == 0
+        assert not Path("runs/one").exists()
+
+    @pytest.mark.parametrize("command", ["run {} -o afile", "sweep {} -o afile --grid head.l2=1,2"])
+    def test_a_file_is_no_folder(self, cli, study: str, command: str) -> None:
+        Path("afile").write_text("mine")
+        outcome = cli(command.format(study))
+        assert (outcome.code, "it is a file" in outcome.err) == (2, True)
+        assert Path("afile").read_text() == "mine"
 
     def test_a_mistake_in_the_file_is_told_with_its_line(self, cli, study: str) -> None:
         Path(study).write_text(STUDY.replace("l2:", "l2_gird:"))
@@ -124,6 +169,23 @@ class TestSweep:
         again = cli(f"{words} --dry-run")
         assert again.json()["finished"] == 3
 
+    @pytest.mark.skipif(find_spec("optuna") is None, reason="needs the extra optuna, which is not installed")
+    def test_a_search_goes_on_and_says_how_it_went(self, cli, study: str) -> None:
+        words = (
+            f"sweep {study} -o s --random 'head.l2=loguniform(1e-3, 10)' --grid featurizer.scale=rms,none --search tpe"
+        )
+        first = cli(f"{words} --samples 3 --json")
+        assert first.code == 0
+        assert first.json()["summary"][0].startswith("Search by tpe: 3 settings proposed")
+        counts = cli(f"{words} --samples 5 --dry-run --json").json()
+        assert counts == {"settings": 5, "proposed": 3, "finished": 3, "failed": 0, "to_try": 2}
+        assert cli(f"{words} --samples 5 --json").json()["summary"][0].startswith("Search by tpe: 5 settings proposed")
+        # a plain sweep of the same axes has tables of its own
+        assert cli(words.replace("--search tpe", "--samples 5")).code == 0
+        assert len(list(Path("s").glob("sweep-*"))) == 2
+        assert cli("runs rm s --yes").code == 0
+        assert not Path("s").exists()
+
     @pytest.mark.parametrize(
         ("words", "said"),
         [
@@ -131,6 +193,7 @@ class TestSweep:
             ("--grid head.l3=1,2", "unknown parameter"),
             ("--grid head.l2", "--grid expects"),
             ("--grid seeds=1,2", "cannot be varied"),
+            ("--grid haed.l2=1,2", "Did you mean 'head'"),
             ("--grid head.l2=1,2 --metric macr", "Did you mean 'macro'"),
             ("--grid head.l2=1,2 --jobs 0", "--jobs 0"),
             ("--grid head.l2=1,2 --jobs 2 --backend lokey", "Did you mean 'loky'"),
@@ -208,6 +271,53 @@ class TestRuns:
         assert cli("runs rm runs/many --yes").code == 2
         assert cli("runs rm runs/one --yes").code == 0
         assert not Path("runs/one").exists()
+
+    @pytest.mark.usefixtures("done")
+    def test_rm_follows_no_link_and_takes_no_file_of_others(self, cli, tmp_path: Path) -> None:
+        root, outside = Path("runs/many"), tmp_path / "outside"
+        outside.mkdir()
+        mine = [outside / "over-mine.png", outside / "host-1-00000000", root / "figures" / "mine.png"]
+        mine += [root / "figures" / "more.svg", root / "running" / "deep" / "file"]
+        for path in mine:
+            path.parent.mkdir(exist_ok=True, parents=True)
+            path.write_text("mine")
+        (root / "sweep-0").symlink_to(outside, target_is_directory=True)
+        (outside / "sweep.yaml").write_text("mine")
+        (root / "data.json").write_text('[{"prompt": "mine"}]')
+        mine += [outside / "sweep.yaml", root / "data.json"]
+        assert cli("runs rm runs/many --yes").code == 0
+        assert [path.exists() for path in mine] == [True] * len(mine)
+        assert not (root / "trials.jsonl").exists()
+        assert not list((root / "figures").glob("over-*"))
+
+    @pytest.mark.usefixtures("done")
+    def test_rm_leaves_folders_that_are_links(self, cli, tmp_path: Path) -> None:
+        root, outside = Path("runs/many"), tmp_path / "elsewhere"
+        shutil.move(root / "figures", outside)
+        (root / "figures").symlink_to(outside, target_is_directory=True)
+        before = sorted(path.name for path in outside.iterdir())
+        assert before
+        assert cli("runs rm runs/many --yes --json").json()["kept"] == ["figures"]
+        assert sorted(path.name for path in outside.iterdir()) == before
+
+    @pytest.mark.usefixtures("done")
+    def test_rm_leaves_the_report_of_another_command(self, cli) -> None:
+        Report("evaluation", "Mine").save("runs/many")
+        assert cli("runs rm runs/many --yes").code == 0
+        assert Report.load("runs/many").title == "Mine"
+
+    @pytest.mark.usefixtures("done")
+    def test_diff_tells_seeds_and_versions(self, cli) -> None:
+        trials = cli("runs show runs/many --json").json()["trials"]
+        first, second = (t["fingerprint"] for t in trials if t["settings"]["head.l2"] == 1)
+        facts = cli(f"runs diff runs/many:{first} runs/many:{second} --json").json()
+        assert sorted(facts["seeds"]) == [[0], [1]]
+        assert facts["settings"] == {}
+        path = Path("runs/one/trials.jsonl")
+        [version] = facts["versions"][0]
+        path.write_text(path.read_text().replace(f'"version":"{version}"', '"version":"0.0.1"'))
+        shown = cli(f"runs diff runs/one runs/many:{first}").out
+        assert f"computed by embedrm 0.0.1 and {version}" in shown
 
     @pytest.mark.usefixtures("done")
     def test_rm_leaves_a_folder_in_which_a_sweep_is_at_work(self, cli) -> None:

@@ -153,6 +153,8 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, line: in
         ("seeds = 1\nhead.lr = 1\n", 2),
         ("[haed]\nl2 = 1\n", 1),
         ("a = = 1\n", 1),
+        ('seeds = 1\n[sweep.grid]\n"head.l2" = [1, 2026-01-01]\n', 3),
+        ("title = 'a'\n[encoder.options]\ndim = 12:00:00\n", 3),
     ],
 )
 def test_lines_of_toml(tmp_path: Path, text: str, line: int) -> None:

@@ -110,6 +110,10 @@ class TestFingerprint:
             {"data.shares": {"train": 0.5, "test": 0.5}},
             {"encoder": {"name": "hashing", "options": {"dim": 32}}},
             {"head.l2_grid": [1e-3, 1e-2, 1e-1, 1, 10]},
+            {"head.objective": {"name": "bradley-terry"}},
+            {"evaluation.splits": ["test", "validation"]},
+            {"training.by": "pairs"},
+            {"training.annotation": {"flip_rate": 0}},
         ],
         ids=str,
     )
@@ -119,6 +123,44 @@ class TestFingerprint:
         if change.get("featurizer", 0) is None:
             base = Experiment(BASE)
         assert base.with_settings(change).fingerprint() == base.fingerprint()
+
+    @pytest.mark.usefixtures("files")
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ({"head.objective": "bt-smoothed"}, {"head.objective": {"name": "bt-smoothed"}}),
+            ({"featurizer.project": "pca"}, {"featurizer.project": {"name": "pca"}}),
+            ({"ensemble": 3}, {"ensemble": {"n_members": 3}}),
+            ({"data.domains": "tea"}, {"data.domains": ["tea"]}),
+            ({"featurizer.covariates": "characters"}, {"featurizer.covariates": ["characters"]}),
+            ({"head.l2": 1}, {"head.l2": 1.0}),
+            ({"training.pairing": "similar"}, {"training.pairing": {"name": "similar"}}),
+        ],
+    )
+    def test_two_spellings_are_one(self, one: dict, other: dict) -> None:
+        base = Experiment(BASE)
+        assert base.with_settings(one).fingerprint() == base.with_settings(other).fingerprint()
+        assert base.with_settings(one).fingerprint() != base.fingerprint()
+
+    def test_an_object_that_differs_in_a_parameter_is_not_its_name(self, prefs: EmbeddedPreferences) -> None:
+        bench = Workbench(preferences=prefs)
+        named, other = (
+            Experiment({"head": {"name": "linear", "objective": {"name": "bt-smoothed", **more}}}).fingerprint(bench)
+            for more in ({}, {"flip_rate": 0.31})
+        )
+        assert named != other
+
+    def test_the_order_of_layers_counts_and_that_of_keys_does_not(self) -> None:
+        bench = Workbench()
+        facts = []
+        for layers in (["2", "6"], ["6", "2"]):
+            experiment = Experiment({"encoder": {"name": "all-MiniLM-L6-v2", "layers": layers}})
+            facts.append(bench.vector_facts(experiment.config))
+        # features have the order of the layers, and what a seed draws for them depends on it
+        assert facts[0] != facts[1]
+        one = Experiment({"head": {"name": "linear", "l2": 1, "tol": 1e-6}, "encoder": "hashing"})
+        other = Experiment({"encoder": "hashing", "head": {"tol": 1e-6, "l2": 1, "name": "linear"}})
+        assert one.fingerprint(bench) == other.fingerprint(bench)
 
     @pytest.mark.usefixtures("files")
     def test_follows_the_content_of_files_and_not_their_bytes(self) -> None:
@@ -224,6 +266,18 @@ class TestResult:
             Workbench(preferences=prefs).prepared(Experiment({"evaluation": {"splits": ["train", "test"]}}).config)
         with pytest.raises(InvalidInputError, match="Did you mean 'test'"):
             Workbench(preferences=prefs).prepared(Experiment({"evaluation": "tset"}).config)
+
+    def test_a_calibration_split_is_not_evaluated_on_and_keeps_to_the_domains(self, prefs: EmbeddedPreferences) -> None:
+        from embedrm import CalibratedRewardModel
+
+        parts = {"calibrated": {"method": "platt", "split": "validation"}}
+        with pytest.raises(InvalidInputError, match="calibrated on and evaluated on"):
+            Workbench(preferences=prefs).prepared(Experiment(parts).config)
+        experiment = Experiment({**parts, "evaluation": "test", "data": {"domains": "sea"}})
+        _, model = run_trial(experiment.config.parts, 0, Workbench(preferences=prefs).prepared(experiment.config))
+        sea = prefs.in_domain("sea")
+        apart = CalibratedRewardModel(LinearHead()).fit_apart(sea.in_split("train"), sea.in_split("validation"))
+        np.testing.assert_array_equal(model.margins(prefs), apart.margins(prefs))
 
     @pytest.mark.usefixtures("files")
     def test_calibration_on_a_split_of_its_own(self, prefs: EmbeddedPreferences) -> None:
