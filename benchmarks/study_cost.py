@@ -244,7 +244,7 @@ def verdicts(cost: dict[str, Any], over: list[dict[str, Any]], most: int) -> lis
             ]
             worse = any(cell["high"] < 0 for cell in cells)
             better = all(cell["low"] > 0 for cell in cells)
-            said = "better" if better else "WORSE somewhere" if worse else "equal or better"
+            said = "better" if better else "WORSE somewhere" if worse else "equal or better (an interval holds zero)"
             out.append(
                 f"{row['case']}: {said} in Spearman ({signed(row['spearman'])}) and in gold at every n (best of {most}: "
                 f"{signed(row[f'best{most}'])})"
@@ -323,6 +323,18 @@ def main() -> None:
     caption = f"Less the released recipe on the same prompts ({len(a.teachers) * a.prompts}); 95 % over prompts."
     table = {"name": "over", "title": "Over the released recipe", "columns": columns, "rows": rows, "caption": caption}
     report.add_section("Against the released recipe", tables=[table])
+    columns = [
+        {"key": "teacher", "label": "teacher", "kind": "integer"},
+        *head,
+        {"key": "core_seconds", "label": "core-seconds", "kind": "seconds"},
+        {"key": "spearman", "label": "Spearman", "kind": "number", "digits": 3},
+        {"key": "gold", "label": f"best of {most}", "kind": "number", "digits": 3},
+    ]
+    rows = [{c["key"]: r[c["key"]] for c in columns} for r in runs]
+    for row in rows:
+        row["spearman"], row["gold"] = float(row["spearman"].mean()), float(row["gold"][:, -1].mean())
+    table = {"name": "runs", "title": "Every run", "columns": columns, "rows": rows}
+    report.add_section("Runs", tables=[table])
     finish(report, "study_cost", a)
 
 
