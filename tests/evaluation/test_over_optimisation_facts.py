@@ -257,3 +257,37 @@ class TestFacts:
                 over_optimisation_facts(judge, curves, reference="m")
         with pytest.raises(InvalidInputError, match="reference of over-optimisation"):
             over_optimisation_facts(judge, {"a": {"m": [one]}}, reference="k")
+
+    def test_a_judge_for_each_draw(self):
+        judges = [
+            ChoiceJudge(made(np.random.default_rng(seed).standard_normal((24, 6)) * (1 + seed))) for seed in (0, 1)
+        ]
+        perfect = [judge.curves(judge.responses.gold) for judge in judges]
+        facts = over_optimisation_facts(judges, {"l": {"m": perfect}}, reference="m", n_resamples=40)
+        row = facts["rows"][0]
+        assert (facts["n_settings"], row["captured"]["value"]) == (2, pytest.approx(1.0))
+        best = [judge.responses.gold.reshape(24, 6).max(axis=1).mean() for judge in judges]
+        assert facts[ORACLE][-1]["value"] == pytest.approx(np.mean(best))
+        gains = [
+            (top - judge.responses.gold.mean()) / judge.scored.gold_facts["within_sd"]
+            for top, judge in zip(best, judges)
+        ]
+        assert row["gain_sd"][-1]["value"] == pytest.approx(np.mean(gains))
+        low, high = (end([judge.responses.gold for judge in judges]) for end in (np.min, np.max))
+        assert (facts["gold"]["low"], facts["gold"]["high"]) == (low, high)
+
+    def test_judges_of_draws_must_agree(self):
+        first, other = ChoiceJudge(made(np.eye(12))), ChoiceJudge(made(np.eye(12)), ns=[2])
+        curves = {"l": {"m": [first.curves(np.arange(144.0))] * 2}}
+        for judges, message in (([first], "got 1 for 2 draws"), ([first, other], "the same ns")):
+            with pytest.raises(InvalidInputError, match=message):
+                over_optimisation_facts(judges, curves, reference="m")
+
+    def test_draws_are_widened_because_they_are_few(self):
+        judge = ChoiceJudge(made(np.tile(np.arange(3.0), (12, 1))))
+        flat = np.ones((12, 3))
+        draws = [from_gold(flat * level) for level in (1.0, 2.0, 3.0)]
+        cell = over_optimisation_facts(judge, {"l": {"m": draws}}, reference="m")["rows"][0]["gold"][-1]
+        # prompts are alike: what is left is the t interval of three numbers, 2 +- 4.30 / sqrt 3, cut by what can be picked
+        assert cell["value"] == pytest.approx(2.0)
+        assert cell["high"] - cell["low"] > 3.0

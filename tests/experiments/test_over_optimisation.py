@@ -130,6 +130,46 @@ class TestModels:
         assert again.facts() == study.facts()
 
 
+class TestPooled:
+    def test_draws_of_several_data_are_one_study(self):
+        member = MLPHead(hidden=(4,), max_epochs=2)
+        options = {"member": member, "n_members": 2, "noise": (0, 0.3), "n_draws": 1, "n_resamples": 30}
+        parts = [
+            OverOptimisationStudy(*data(Teacher(5, random_state=seed), 40, 14, 6), random_state=seed, **options)
+            for seed in (0, 1)
+        ]
+        both = OverOptimisationStudy.pooled([part.without_vectors() for part in parts])
+        facts = both.facts()
+        assert (facts["n_draws"], facts["n_settings"], facts["n_prompts"]) == (2, 2, 14)
+        for model in facts["models"]:
+            for key in ("gold", "reward", "quantile", "gain_sd"):
+                values = [[cell["value"] for cell in one.row(NOISY, model)[key]] for one in (*parts, both)]
+                assert values[0] != values[1]
+                np.testing.assert_allclose(np.mean(values[:2], axis=0), values[2], atol=1e-12)
+        for key in ("random", "oracle"):
+            found = [np.atleast_1d(one.facts()[key]) for one in (*parts, both)]
+            a, b, c = ([cell["value"] for cell in cells] for cells in found)
+            np.testing.assert_allclose(np.mean([a, b], axis=0), c)
+        sds = [part.facts()["gold"]["within_sd"] for part in parts]
+        assert facts["gold"]["within_sd"] == pytest.approx(np.mean(sds))
+        report = both.report()
+        assert report.provenance["seeds"] == [0, 1]
+        assert "in each of 2 sets of vectors and gold, with labels and seeds of their own" in report.to_json()
+
+    def test_nothing_but_vectors_is_left_out(self, study):
+        small = study.without_vectors()
+        assert small.facts() == study.facts()
+        assert not small.judge.responses.views
+        assert study.judge.responses.views
+
+    def test_studies_that_differ_are_refused(self, small, study):
+        other = OverOptimisationStudy(
+            *small, member=study.member, n_members=3, noise=(0, 0.2), n_draws=2, n_resamples=60
+        )
+        with pytest.raises(InvalidInputError, match="pooled needs studies of the same levels"):
+            OverOptimisationStudy.pooled([study, other])
+
+
 class TestGoodhart:
     def test_it_is_seen_where_it_was_planted(self):
         found = {}
