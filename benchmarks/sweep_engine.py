@@ -80,6 +80,10 @@ def timed(sweep: Sweep, folder: Path, prefs: EmbeddedPreferences, jobs: int) -> 
     shutil.rmtree(folder, ignore_errors=True)
     before, began = cores(), time.perf_counter()
     outcome = sweep.run(folder, preferences=prefs, jobs=jobs)
+    if outcome.failed or outcome.left:
+        raise SystemExit(
+            f"{outcome.failed} trials failed and {outcome.left} are not finished: seconds would mean nothing"
+        )
     return time.perf_counter() - began, cores() - before, outcome
 
 
@@ -166,6 +170,8 @@ def main() -> None:
         words = ["--smoke"] if options.smoke else []
         again = in_subprocess(__file__, "--resume", str(root / "shared"), str(n_pairs), str(dim), *words)
         whole = time.perf_counter() - began
+        if again["computed"]:
+            raise SystemExit(f"{again['computed']} trials were computed again, of a sweep that was finished")
         found = f"{again['found']:,} different trials found again, {again['computed']} computed"
         add(f"resuming a finished sweep of {n:,} trials", again["seconds"], BARS["resume"], found)
         add("the same with the start of the process and making the data", whole, None, "")
