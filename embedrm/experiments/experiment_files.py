@@ -151,7 +151,7 @@ class _Plain:
         out: dict[str, Any] = {}
         for key, value in node.value:
             here = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+            if not isinstance(key, yaml.ScalarNode) or (key.value == "<<" and key.style is None):
                 raise DataError("keys are plain words; merge keys (<<) and others are not read.", self.path, here)
             if key.value in out:
                 raise DataError(f"the key {key.value!r} comes twice; keep one.", self.path, here)

@@ -258,6 +258,13 @@ class TestRuns:
         assert facts["settings"] == {"head.l2": [0.01, 1.0]}
         expected = by_l2[1]["metrics"]["test"]["micro"] - by_l2[0.01]["metrics"]["test"]["micro"]
         assert facts["metrics"]["test micro"]["difference"] == pytest.approx(expected)
+        losses = [by_l2[l2]["metrics"]["test"]["log_loss"] for l2 in (0.01, 1)]
+        assert losses[0] != losses[1]
+        assert facts["metrics"]["test log_loss"] == {
+            "first": pytest.approx(losses[0]),
+            "second": pytest.approx(losses[1]),
+            "difference": pytest.approx(losses[1] - losses[0]),
+        }
         outcome = cli(f"runs diff runs/one {names[0]}")
         assert "training.size" in outcome.out
         several = cli("runs diff runs/one runs/many")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embedrm.errors import DataError, InvalidInputError
@@ -93,7 +93,8 @@ PLAIN = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=6).filter(lambda key: key != "<<"), PLAIN, min_size=1, max_size=4))
+@given(st.dictionaries(st.text(min_size=1, max_size=6), PLAIN, min_size=1, max_size=4))
+@example({"<<": 1, "a": {"<<": None}})
 def test_plain_data_survive_yaml(data: dict) -> None:
     assert read_yaml(to_yaml(data))[0] == data
 
@@ -134,6 +135,7 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
         ("data: domains\ndata: domains\n", 2, "comes twice"),
         ("data: !!python/name:os.system x\n", 1, "the tag"),
         ("data: {files: [a\n", 2, "not YAML"),
+        ("data: &d {files: a}\nencoder: {<<: *d}\n", 2, "merge keys"),
         ("- a\n- b\n", None, "a list came"),
     ],
 )
