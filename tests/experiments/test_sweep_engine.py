@@ -256,9 +256,9 @@ class TestRun:
         self, prefs: EmbeddedPreferences, tmp_path: Path, options: dict
     ) -> None:
         sweep = Sweep({}, {"grid": {"head.l2": [0.01, 1.0]}})
-        turned = EmbeddedPreferences(prefs.responses, prefs.pairs[:, ::-1].copy())
-        found = [sweep.run(tmp_path / str(i), preferences=p, **options) for i, p in enumerate((prefs, turned))]
-        for outcome, data in zip(found, (prefs, turned)):
+        third = prefs[np.arange(0, len(prefs), 3)]
+        found = [sweep.run(tmp_path / str(i), preferences=p, **options) for i, p in enumerate((prefs, third))]
+        for outcome, data in zip(found, (prefs, third)):
             head = LinearHead(l2=1.0).fit(data.in_split("train"))
             expected = log_loss(head.margins(data.in_split("test"))).mean()
             name = outcome.trials[1].fingerprint

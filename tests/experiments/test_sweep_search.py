@@ -252,12 +252,14 @@ def test_processes_search_together_and_may_be_killed(tmp_path: Path) -> None:
         words = [sys.executable, str(script), str(Path(__file__).parent), str(folder), str(pause)]
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
-    doomed = start(0.15)
+    doomed = start(0.6)
     until = time.monotonic() + 120
     while len(lines(folder)) < 3:
         assert doomed.poll() is None, doomed.communicate()[1]
         assert time.monotonic() < until, "nothing was computed"
         time.sleep(0.01)
+    # in the middle of the next proposal
+    time.sleep(0.3)
     doomed.send_signal(signal.SIGKILL)
     doomed.wait()
     both = [start(0.05) for _ in range(2)]
