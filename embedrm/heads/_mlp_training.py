@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from embedrm.featurizers.rows import BLOCK_ROWS, FeatureRows
+from embedrm.featurizers.rows import FeatureRows
 from embedrm.heads._diverged import loss_not_finite, no_epoch_can_be_chosen
 from embedrm.heads._network import Adam, Network
 from embedrm.objectives import Comparisons, Loss, Objective
@@ -182,9 +182,9 @@ def _loss(objective: Objective, part: Comparisons) -> Loss:
     return objective.loss(part.weighted(np.where(empty, 1.0, part.weight)) if empty.any() else part)
 
 
-def predict(network: Network, features: FeatureRows, block_rows: int = BLOCK_ROWS) -> NDArray[np.float64]:
-    """Outputs (n, M), float64, block by block."""
+def predict(network: Network, features: FeatureRows, block_rows: int | None = None) -> NDArray[np.float64]:
+    """Outputs (n, M), float64, block by block; blocks of the features' own size where ``block_rows`` is absent."""
     out = np.empty((len(features), network.n_members))
-    for part, x in features.blocks(block_rows):
+    for part, x in features.blocks() if block_rows is None else features.blocks(block_rows):
         out[part] = network.predict(x)
     return out

@@ -296,7 +296,8 @@ class MLPHead(FeatureHead):
         weights = [np.stack([head.weights_[layer] for head in heads]) for layer in layers]
         network = Network(weights, [np.stack([head.biases_[layer] for head in heads]) for layer in layers])
         widest = len(heads) * max(len(b) for b in heads[0].biases_)
-        block_rows = min(BLOCK_ROWS, max(1, _SCORED_ENTRIES // widest))
+        most = max(1, _SCORED_ENTRIES // widest)
+        block_rows = None if most >= BLOCK_ROWS else most
         rewards = predict(network, FeatureRows(featurizer, responses, rows, hold=False), block_rows)
         # one finite sum a response is as many finite rewards
         check_finite(rewards.sum(axis=1), cls.__name__)

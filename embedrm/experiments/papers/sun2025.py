@@ -17,7 +17,8 @@ from embedrm.reporting.report import Section
 if TYPE_CHECKING:
     from embedrm.encoders import Encoder
 
-# Seconds on two cores that others used too, encoding apart. The full preset has not been run, and its figure is a guess from the sizes.
+# Seconds on two cores that others used too, encoding apart. The full preset has not been run: its figure is a guess from the
+# sizes.
 SECONDS = {"quick": 220.0, "full": 21600.0}
 
 
