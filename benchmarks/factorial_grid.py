@@ -84,6 +84,8 @@ def run_sample(folder: Path, words: list[str]) -> tuple[dict[str, Any], float, f
     if done.returncode:
         raise SystemExit(f"{' '.join(line)} failed:\n{done.stderr}")
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if not done.stdout.startswith("{"):
+        raise SystemExit(f"{' '.join(line)} did not print JSON alone:\n{done.stdout[:2000]}\n{done.stderr}")
     return json.loads(done.stdout), wall, used
 
 

@@ -111,18 +111,18 @@ def overhead(folder: Path, seeds: int) -> tuple[float, int]:
     return (seconds - outcome.model_seconds) / outcome.computed, outcome.computed
 
 
-def find_again(folder: str, n_pairs: int, dim: int) -> None:
+def find_again(folder: str, n_pairs: int, dim: int, size: int) -> None:
     """In a process of its own: find the finished sweep again, and print seconds and how much was found."""
     prefs = made(n_pairs, dim)
     began = time.perf_counter()
-    outcome = study(None).run(folder, preferences=prefs)
+    outcome = study(size).run(folder, preferences=prefs)
     print(json.dumps({"seconds": time.perf_counter() - began, "found": outcome.found, "computed": outcome.computed}))
 
 
 def main() -> None:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--jobs", type=int, default=2)
-    arguments.add_argument("--resume", nargs=3, help="used by the script itself")
+    arguments.add_argument("--resume", nargs=4, help="used by the script itself")
     options = arguments.parse_args()
     started = time.perf_counter()
     n_pairs, dim = (1600, 16) if options.smoke else (20_000, 384)
@@ -168,7 +168,7 @@ def main() -> None:
         add("overhead of the engine, a trial", each, BARS["overhead"], f"mean over {cheap:,} trials of a random head")
         began = time.perf_counter()
         words = ["--smoke"] if options.smoke else []
-        again = in_subprocess(__file__, "--resume", str(root / "shared"), str(n_pairs), str(dim), *words)
+        again = in_subprocess(__file__, "--resume", str(root / "drawn"), str(n_pairs), str(dim), str(size), *words)
         whole = time.perf_counter() - began
         if again["computed"]:
             raise SystemExit(f"{again['computed']} trials were computed again, of a sweep that was finished")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import lightgbm
 import numpy as np
@@ -312,6 +313,16 @@ def test_bin_limits_come_from_a_sample_of_the_active_rows(monkeypatch):
     sampled = GBDTHead(**QUICK).fit(train)
     assert sampled.booster_ != whole.booster_
     assert sampled.score(test) > whole.score(test) - 0.02
+
+
+def test_lightgbm_says_nothing_on_stdout_in_a_thread_of_its_own(monkeypatch, capfd):
+    # its level of messages belongs to a thread, and a sample of a small share of the rows is what it warns about
+    monkeypatch.setattr(_gbdt_training, "SAMPLE_ROWS", 40)
+    train = problem(lambda x: x[..., 0], n_prompts=200)[0]
+    fit = threading.Thread(target=GBDTHead(**QUICK).fit, args=(train,))
+    fit.start()
+    fit.join()
+    assert capfd.readouterr().out == ""
 
 
 def test_max_bin_bounds_the_values_told_apart():
