@@ -11,7 +11,7 @@ import typer
 from embedrm.cli import _common as common
 from embedrm.cli._common import Console
 from embedrm.cli._guard import command_line, keep
-from embedrm.errors import InvalidInputError
+from embedrm.errors import DataError, InvalidInputError
 
 if TYPE_CHECKING:
     from embedrm.experiments.sweep import Sweep
@@ -195,7 +195,12 @@ def sweep(
 
         made = SampledSweep.of(made, sample, random_state)
     if dry_run:
-        facts = (searched or made).look(output)
+        try:
+            facts = (searched or made).look(output)
+        except DataError:
+            # what can be told without the data is told
+            console.note(f"planned: {len(made.settings) * len(made.seeds):,} trials; the data are needed to say more")
+            raise
         console.result(facts, "\n".join(f"{name.replace('_', ' '):<16}{value:,}" for name, value in facts.items()))
         return
     common.check_folder(output)
