@@ -108,7 +108,7 @@ def _binned(features: FeatureRows, params: dict[str, Any], reference: Any, who: 
                 )
             return np.ascontiguousarray(block)
 
-    # A thread's level of messages is set by making a data set, not by drawing the sample of one: a thread's first sample would
-    # be warned about on stdout, whatever the verbosity.
+    # A thread's level of messages is set by making a data set, not by drawing the sample of one: of a thread's first sample
+    # LightGBM would warn on stdout, whatever the verbosity.
     lightgbm.Dataset(np.zeros((2, 1)), params={"verbosity": params["verbosity"]}).construct()
     return lightgbm.Dataset(Blocks(), reference=reference, params=params, free_raw_data=True).construct()

@@ -162,9 +162,11 @@ class TestSweep:
 
     def test_a_plan_without_its_data_is_counted_as_far_as_it_can_be(self, cli) -> None:
         outcome = cli("sweep bradley-terry -o s --dry-run")
-        assert outcome.code == 2 and not outcome.out
+        assert outcome.code == 2
+        assert not outcome.out
         said = " ".join(outcome.err.split())
-        assert "planned: 12,960 trials" in said and "embd_Gemma2b_Gemma2b_Helpful_train.npy" in said
+        assert "planned: 12,960 trials" in said
+        assert "embd_Gemma2b_Gemma2b_Helpful_train.npy" in said
 
     def test_random_samples_are_seeded(self, cli, study: str) -> None:
         words = f"sweep {study} -o s --random 'head.l2=loguniform(1e-3, 10)' --samples 3 --random-state 5 --json"
