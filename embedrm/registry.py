@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import threading
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
 
-from embedrm.errors import unknown_name
+from embedrm.errors import InvalidInputError, unknown_name
 
 T = TypeVar("T", bound=type)
 
@@ -84,6 +85,22 @@ class Registry:
             return self._classes[name]
         except KeyError:
             raise unknown_name(self.kind, name, self.names()) from None
+
+    def make(self, given: str | Mapping[str, Any]) -> Any:
+        """Return an object of a registered data class: by its name, or by ``{"name": NAME, FIELD: VALUE}``."""
+        own = dict(given) if isinstance(given, Mapping) else {"name": given}
+        name = own.pop("name", None)
+        if not isinstance(name, str):
+            raise InvalidInputError(
+                f"a {self.kind} is given by its name, or a mapping with the key 'name'; got {type(given).__name__}. "
+                f"Known: {', '.join(self.names())}."
+            )
+        cls = self.get(name)
+        known = [field.name for field in fields(cls)]
+        for key in own:
+            if key not in known:
+                raise unknown_name(f"parameter of the {self.kind} {name!r}", key, known)
+        return cls(**own)
 
     def name_of(self, cls: type) -> str | None:
         """Return the name under which exactly this class is registered, or None."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from embedrm.errors import InvalidInputError, unknown_name
+from embedrm.errors import InvalidInputError
 from embedrm.preferences import EmbeddedPreferences, EmbeddedResponses, Rows
 from embedrm.reward_model import RewardModel, check_preferences
 
@@ -55,19 +55,7 @@ def make_strategy(strategy: str | Mapping[str, Any] | Strategy) -> Strategy:
 
     if isinstance(strategy, Strategy):
         return strategy
-    own = dict(strategy) if isinstance(strategy, Mapping) else {"name": strategy}
-    name = own.pop("name", None)
-    if not isinstance(name, str):
-        raise InvalidInputError(
-            f"a selection strategy is given by its name, or a mapping with the key 'name'; got {type(strategy).__name__}. "
-            f"Known: {', '.join(STRATEGIES.names())}."
-        )
-    cls = STRATEGIES.get(name)
-    known = [field.name for field in fields(cls)]
-    for key in own:
-        if key not in known:
-            raise unknown_name(f"parameter of the selection strategy {name!r}", key, known)
-    made: Strategy = cls(**own)
+    made: Strategy = STRATEGIES.make(strategy)
     return made
 
 

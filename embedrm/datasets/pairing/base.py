@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-from embedrm.errors import InvalidInputError
 
 Rows = NDArray[np.intp]
 
@@ -92,23 +90,10 @@ class PairingScheme:
 def make_scheme(scheme: str | Mapping[str, Any] | PairingScheme) -> PairingScheme:
     """Return a scheme by its name, by ``{"name": NAME, PARAMETER: VALUE}``, or as it is."""
     from embedrm.datasets.pairing import PAIRINGS
-    from embedrm.errors import unknown_name
 
     if isinstance(scheme, PairingScheme):
         return scheme
-    own = dict(scheme) if isinstance(scheme, Mapping) else {"name": scheme}
-    name = own.pop("name", None)
-    if not isinstance(name, str):
-        raise InvalidInputError(
-            f"a pairing scheme is given by its name, or a mapping with the key 'name'; got {type(scheme).__name__}. "
-            f"Known: {', '.join(PAIRINGS.names())}."
-        )
-    cls = PAIRINGS.get(name)
-    known = [field.name for field in fields(cls)]
-    for key in own:
-        if key not in known:
-            raise unknown_name(f"parameter of the pairing scheme {name!r}", key, known)
-    made: PairingScheme = cls(**own)
+    made: PairingScheme = PAIRINGS.make(scheme)
     return made
 
 
