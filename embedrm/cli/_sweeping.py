@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedrm.errors import InvalidInputError
 
@@ -50,7 +50,7 @@ def build_sweep(
     from embedrm.experiments.experiment import read_words
     from embedrm.experiments.studies import find_file
     from embedrm.experiments.sweep import Sweep
-    from embedrm.experiments.sweep_space import read_axes
+    from embedrm.experiments.sweep_space import axes_of, read_axes
 
     if settings is None and not any((grid, around, random, samples)):
         made = Sweep.from_file(find_file(file)) if seeds is None else Sweep(load_experiment(file, None), seeds=seeds)
@@ -59,12 +59,22 @@ def build_sweep(
         return made
     experiment = load_experiment(file, settings)
     space = dict(experiment.config.sweep)
-    for name, words in (("grid", grid), ("around", around)):
-        if words:
-            space[name] = {**(space.get(name) or {}), **read_axes(words, f"--{name}")}
+    given: dict[str, dict[str, Any]] = {
+        "grid": read_axes(grid, "--grid"),
+        "around": read_axes(around, "--around"),
+        "random": read_words(random, "--random"),
+    }
+    named = {path for axes in given.values() for path in axes}
+    for kind, axes in given.items():
+        # an axis of the command line takes the place of the file's, of whatever kind that is
+        kept = {path: values for path, values in axes_of(space.get(kind), kind).items() if path not in named}
+        space[kind] = {**kept, **axes}
+        if not space[kind]:
+            del space[kind]
     if random:
-        space["random"] = {**(space.get("random") or {}), **read_words(random, "--random")}
         space["random_state"] = random_state
+    if "random" not in space:
+        space.pop("samples", None)
     if samples is not None:
         space["samples"] = samples
     if not space and seeds in (None, 1):

@@ -115,12 +115,12 @@ class Space:
         axes: dict[str, dict[str, list[Any]]] = {}
         for kind in ("grid", "around"):
             axes[kind] = {}
-            for path, values in _mapping(data.get(kind), kind).items():
+            for path, values in axes_of(data.get(kind), kind).items():
                 axes[kind][path] = _axis(path, values, ("sweep", kind, path))
         variants = data.get("list") or []
         if not isinstance(variants, (list, tuple)) or not all(isinstance(v, Mapping) for v in variants):
             raise Misfit("'list' of 'sweep' is a list of mappings such as {head: mlp}.", ("sweep", "list"))
-        random = {p: Draw.read(v, ("sweep", "random", p)) for p, v in _mapping(data.get("random"), "random").items()}
+        random = {p: Draw.read(v, ("sweep", "random", p)) for p, v in axes_of(data.get("random"), "random").items()}
         counts = {}
         for name in ("samples", "random_state"):
             value = data.get(name, 0)
@@ -183,7 +183,8 @@ class Space:
         return list(found.values())
 
 
-def _mapping(value: Any, kind: str) -> Mapping[str, Any]:
+def axes_of(value: Any, kind: str) -> Mapping[str, Any]:
+    """Return the axes of one kind; none where the kind is absent."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):

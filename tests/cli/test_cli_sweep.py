@@ -168,6 +168,20 @@ class TestSweep:
         assert "planned: 12,960 trials" in said
         assert "embd_Gemma2b_Gemma2b_Helpful_train.npy" in said
 
+    def test_an_axis_of_the_command_line_replaces_the_files_of_any_kind(self, cli, study: str) -> None:
+        Path(study).write_text(
+            STUDY + "sweep:\n  grid: {head.l2: [0.1, 1]}\n  random: {featurizer.scale: [rms, none]}\n  samples: 2\n"
+        )
+        words = f"sweep {study} -o s --dry-run --json"
+        drawn = cli(f"{words} --random 'head.l2=loguniform(1e-3, 10)' --samples 5").json()
+        assert drawn["planned"] == 5
+        # its only random axis is a grid now, so that nothing is drawn any more
+        listed = cli(f"{words} --grid featurizer.scale=rms,none,standard").json()
+        assert listed["planned"] == 6
+        twice = cli(f"{words} --grid head.l2=1,2 --random 'head.l2=uniform(1, 2)' --samples 2")
+        assert twice.code == 2
+        assert "varied in two ways" in twice.err
+
     def test_random_samples_are_seeded(self, cli, study: str) -> None:
         words = f"sweep {study} -o s --random 'head.l2=loguniform(1e-3, 10)' --samples 3 --random-state 5 --json"
         assert cli(words).code == 0
