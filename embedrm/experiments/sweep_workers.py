@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from embedrm.experiments.training_sets import Prepared
 # What a worker holds from one bundle to the next, so that equal data arrive once and fitted features are found again.
 _HELD: dict[str, Prepared] = {}
 _HELD_LOCK = threading.Lock()
+# Bundles that this process is at, one entry each; and seconds between looks whether its sweep is alive.
+_AT_WORK: list[str] = []
+_WATCH_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,35 @@ def run_bundle(bundle: Bundle, shared: Shared) -> tuple[list[str], float]:
     seconds : float
         Of the models' own fits and scores, for the accounting of overhead.
     """
+    if bundle.session is not None:
+        _leave_with_parent()
+    _AT_WORK.append(bundle.token)
+    try:
+        return _run(bundle, shared)
+    finally:
+        _AT_WORK.remove(bundle.token)
+
+
+@cache
+def _leave_with_parent() -> None:
+    """End a worker process once the process that began it is dead and no bundle is under way.
+
+    A program that is killed while it sends a bundle leaves its worker reading from a pipe to which nobody writes any more:
+    without this the worker would stay, with all the memory that it holds.
+    """
+    parent = os.getppid()
+    if multiprocessing.current_process().name == "MainProcess":
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent or _AT_WORK:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True, name="watch-parent").start()
+
+
+def _run(bundle: Bundle, shared: Shared) -> tuple[list[str], float]:
     with _HELD_LOCK:
         if bundle.token not in _HELD:
             _HELD.clear()

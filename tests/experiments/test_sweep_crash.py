@@ -155,6 +155,23 @@ def test_workers_that_outlive_their_sweep_do_no_trial_twice(program, tmp_path: P
     # once their sweep is dead they end what they are at, and begin nothing
     assert sum(record["session"] not in mine for record in done) <= 3 + 2 * 2
     assert [path.name for path in (folder / "claims").iterdir()] == [".gate"]
+    wait_until_gone({record["pid"] for record in done if record["session"] not in mine})
+
+
+def wait_until_gone(pids: set[int], seconds: float = 30.0) -> None:
+    """Wait until none of these processes is there, or is more than an entry that nobody has collected."""
+    until = time.monotonic() + seconds
+    while left := [pid for pid in pids if state(pid) not in ("", "Z", "X")]:
+        assert time.monotonic() < until, f"workers are still there: {left}"
+        time.sleep(0.2)
+
+
+def state(pid: int) -> str:
+    """Return the system's letter for what a process is doing; empty where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def test_what_a_sweep_was_at_when_it_was_killed_is_tried_last_and_apart(program, tmp_path: Path) -> None:
