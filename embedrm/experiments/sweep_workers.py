@@ -128,7 +128,8 @@ def _leave_with_parent() -> None:
     without this the worker would stay, with all the memory that it holds.
     """
     parent = os.getppid()
-    if multiprocessing.current_process().name == "MainProcess":
+    # a process of the user's own may well outlive the one that began it
+    if not multiprocessing.current_process().name.startswith("Loky"):
         return
 
     def watch() -> None:
