@@ -25,6 +25,7 @@ from embedrm.experiments.sweep_claims import Claims
 from embedrm.experiments.sweep_space import Draw, Space
 from embedrm.experiments.sweep_suggest import DONE, FAILED, RUNNING, SAMPLERS, Journal, Proposal
 from embedrm.experiments.sweep_trials import OK, TrialFile
+from embedrm.experiments.sweep_work import PATIENCE
 from embedrm.experiments.trial_metrics import check_metric, lower_is_better
 from embedrm.progress import Progress, silent
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 JOURNALS = "search"
 CHOOSES = "validation"
-_PATIENCE = 0.3
 
 
 @dataclass
@@ -168,7 +168,7 @@ class Search:
                     if all(one.state != RUNNING for one in known):
                         break
                     # in the hands of other processes: theirs unless they die
-                    time.sleep(_PATIENCE)
+                    time.sleep(PATIENCE)
         found = self._found(journal.proposals(), bench, trials, split)
         outcome = found.outcome
         outcome.computed = sum(part.computed for part in parts)

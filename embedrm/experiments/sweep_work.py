@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from embedrm.experiments.sweep import Outcome, Sweep, Trial
 
 # Seconds between looks at what other sweeps of the folder are doing.
-_PATIENCE = 0.3
+PATIENCE = 0.3
 # A bundle is as many trials as take about so many seconds, and no more than so many: what one costs to send is then
 # little, and progress is seen. A cluster is sent the data with each.
 _BUNDLE, _BUNDLE_OF_A_CLUSTER = (1.0, 32), (5.0, 256)
@@ -121,7 +121,7 @@ class Work:
                         break
                     if not died_now:
                         # what is left is in the hands of other processes: it is theirs unless they die
-                        time.sleep(_PATIENCE)
+                        time.sleep(PATIENCE)
                 for folder in () if self.suspects else remains:
                     shutil.rmtree(folder, ignore_errors=True)
             finally:
